@@ -1,0 +1,55 @@
+# Every target works alone on a fresh clone: it needs Python 3.10 or newer and make, nothing else.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
+
+CREATED := $(VENV)/.created
+INSTALLED := $(VENV)/.installed
+INSTALLED_TEST := $(VENV)/.installed-test
+
+.PHONY: help demo test format lint types check clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED)  ## fit a model to the sleep study and print what it found
+	$(BIN)/python -m sklearn_mackay
+
+test: $(INSTALLED_TEST)  ## run the tests and doctests; options go in PYTEST_ARGS="-k name"
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+format: $(INSTALLED_TEST)  ## rewrite the source files in the project's format
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+lint: $(INSTALLED_TEST)  ## look for faults and for files that are not formatted
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED_TEST)  ## check the type annotations of the package
+	$(BIN)/mypy
+
+check: test lint types  ## all that continuous integration runs
+
+clean:  ## remove the virtual environment and all caches; do this to change PYTHON
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find sklearn_mackay tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The package is installed in editable mode, so only a change of its metadata asks for another run of
+# pip. A target that fails leaves no stamp, and --clear removes an environment that was left half made.
+$(CREATED):
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(INSTALLED): $(CREATED) setup.cfg pyproject.toml
+	@echo "Installing sklearn_mackay and TensorFlow into $(VENV); the first time takes some minutes."
+	$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(INSTALLED_TEST): $(INSTALLED)
+	$(PIP_INSTALL) --editable '.[test]'
+	@touch $@
