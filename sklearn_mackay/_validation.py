@@ -1,0 +1,507 @@
+"""The user's table, labels, target and weights to arrays: the only place that meets user types."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+Labels = NDArray[Any]
+
+# `float` accepts some strings, but "1.5" is a label all the same.
+_LABEL_TYPES = (str, bytes, date, timedelta, np.datetime64, np.timedelta64)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A user's X, column by column.
+
+    Parameters
+    ----------
+    names : tuple of str or None
+        Column names, if X is a data frame whose names are strings.
+    data : narwhals.DataFrame, ndarray or CSR matrix or array
+        X itself. Arrays of numbers and sparse matrices are known to be finite.
+    """
+
+    names: tuple[str, ...] | None
+    data: Any
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return int(self.data.shape[0])
+
+    @property
+    def n_columns(self) -> int:
+        """Number of columns, grouping columns included."""
+        return int(self.data.shape[1])
+
+    def name(self, position: int) -> str:
+        """Name of a column, in scikit-learn's style (`x0`) where X has none."""
+        return f"x{position}" if self.names is None else self.names[position]
+
+    def labels(self, position: int) -> Labels:
+        """Labels in one column, of shape (n_rows,), as given: None and NaN are kept."""
+        if isinstance(self.data, nw.DataFrame):
+            return _series_labels(self._series(position))
+        if isinstance(self.data, np.ndarray):
+            return self.data[:, position]
+        column: Labels = self.data[:, [position]].toarray()
+        return column.ravel()
+
+    def numeric(self, positions: Sequence[int], *, copy: bool = True) -> Any:
+        """Finite numbers in some columns.
+
+        Parameters
+        ----------
+        positions : sequence of int
+            Positions of the columns.
+        copy : bool
+            False to hand out the user's own array where all its columns are asked for.
+
+        Returns
+        -------
+        block : ndarray or CSR matrix or array of shape (n_rows, len(positions))
+            Numbers as float64; sparse where X is sparse.
+
+        Raises
+        ------
+        ValueError
+            If a column is not numeric or not finite.
+        """
+        positions = list(positions)
+        if not isinstance(self.data, (nw.DataFrame, np.ndarray)):
+            return self.data[:, positions].astype(np.float64, copy=False)
+        labels = [self.name(position) for position in positions if not self._is_numeric(position)]
+        if labels:
+            raise ValueError(
+                f"Columns of X that are not numeric: {_quoted(labels)}. Add them to `groups`, "
+                "encode them (OneHotEncoder, OrdinalEncoder), or leave them out with "
+                "`fixed_features`."
+            )
+        if isinstance(self.data, nw.DataFrame):
+            columns = [_series_numbers(self._series(position)) for position in positions]
+            block = np.column_stack([np.empty((self.n_rows, 0)), *columns])
+        elif not copy and positions == list(range(self.n_columns)):
+            block = self.data
+        else:
+            block = self.data[:, positions]
+        return check_array(block, dtype=np.float64, ensure_min_features=0, input_name="X")
+
+    def categorical(self) -> list[int]:
+        """Positions of the columns of a data frame with a categorical or enum type."""
+        if not isinstance(self.data, nw.DataFrame):
+            raise ValueError("`groups='from_dtype'` needs a data frame: use positions instead.")
+        dtypes = self.data.schema.dtypes()
+        return [i for i, dtype in enumerate(dtypes) if isinstance(dtype, (nw.Categorical, nw.Enum))]
+
+    def _is_numeric(self, position: int) -> bool:
+        if isinstance(self.data, nw.DataFrame):
+            dtype = self._series(position).dtype
+            if not isinstance(dtype, (nw.Object, nw.Unknown)):
+                return dtype.is_numeric() or isinstance(dtype, nw.Boolean)
+        labels = self.labels(position)
+        if labels.dtype != object:
+            return labels.dtype.kind in "biufc"
+        return not any(issubclass(kind, _LABEL_TYPES) for kind in set(map(type, labels)))
+
+    def _series(self, position: int) -> nw.Series[Any]:
+        series: nw.Series[Any] = self.data.get_column(self.data.columns[position])
+        return series
+
+
+@dataclass(frozen=True)
+class FactorColumns:
+    """The columns of one grouping factor.
+
+    Parameters
+    ----------
+    name : str
+        Name of the factor; "batch:sample" for an interaction.
+    columns : tuple of int
+        Positions in X of the label columns; empty if `fit` was given the labels.
+    slopes : tuple of int
+        Positions in X of the columns whose coefficient varies by level.
+    intercept : bool
+        Whether the intercept varies by level.
+    coefficient_names : tuple of str
+        "intercept" if it varies, then the slopes as given.
+    """
+
+    name: str
+    columns: tuple[int, ...]
+    slopes: tuple[int, ...]
+    intercept: bool
+    coefficient_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ColumnRoles:
+    """What the columns of X are for.
+
+    Parameters
+    ----------
+    factors : tuple of FactorColumns
+        The grouping factors, as given.
+    fixed : tuple of int
+        Positions of the fixed features.
+    """
+
+    factors: tuple[FactorColumns, ...]
+    fixed: tuple[int, ...]
+
+
+def read_table(estimator: Any, X: Any, *, reset: bool) -> Table:
+    """Read X, and set or check `n_features_in_` and `feature_names_in_`.
+
+    Parameters
+    ----------
+    estimator : estimator
+        The estimator that is fitted or predicts.
+    X : data frame, array-like or sparse matrix of shape (n_rows, n_columns)
+        All columns, grouping columns included.
+    reset : bool
+        True in `fit`, False in `predict`.
+
+    Returns
+    -------
+    table : Table
+        The columns.
+    """
+    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    if isinstance(frame, nw.DataFrame):
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        if 0 in frame.shape:
+            check_array(np.empty(frame.shape), estimator=estimator)  # raises scikit-learn's error
+        return _frame_table(frame)
+    if isinstance(X, (list, tuple)):
+        X = _to_array(X)
+    # Columns of objects and strings are checked once it is known what they are for.
+    numeric = sp.issparse(X) or np.asarray(X).dtype.kind in "biufc"
+    data = validate_data(
+        estimator,
+        X,
+        reset=reset,
+        accept_sparse="csr",
+        dtype="numeric" if numeric else None,
+        ensure_all_finite=numeric,
+    )
+    return Table(None, data)
+
+
+def resolve_roles(
+    table: Table,
+    X: Any,
+    *,
+    groups: Any,
+    random_slopes: Any,
+    fixed_features: Any,
+    array_factors: tuple[str, ...] = (),
+) -> ColumnRoles:
+    """Find the columns which the estimator's parameters name.
+
+    Parameters
+    ----------
+    table : Table
+        X as `read_table` returned it.
+    X : data frame, array-like or sparse matrix
+        X as the user gave it, for callables such as `make_column_selector`.
+    groups, random_slopes, fixed_features : object
+        Parameters of the estimator.
+    array_factors : tuple of str
+        Names of the factors whose labels `fit` was given.
+
+    Returns
+    -------
+    roles : ColumnRoles
+        Grouping factors and fixed features.
+    """
+    if groups is not None and array_factors:
+        raise ValueError(
+            "`groups` was given both to the constructor and to `fit`: use one of the two."
+        )
+    given = _read_factors(table, X, groups) or [(name, name, ()) for name in array_factors]
+    slopes = _read_slopes(table, X, random_slopes, {item: name for item, name, _ in given})
+    factors = []
+    for _, name, columns in given:
+        positions, intercept = slopes.get(name, ((), True))
+        names = ("intercept",) * intercept + tuple(table.name(slope) for slope in positions)
+        factors.append(FactorColumns(name, columns, positions, intercept, names))
+
+    grouping = {column for factor in factors for column in factor.columns}
+    for factor in factors:
+        _check_not_grouping(table, factor.slopes, grouping, "random_slopes")
+    if fixed_features is None:
+        fixed = tuple(column for column in range(table.n_columns) if column not in grouping)
+    else:
+        fixed = resolve_columns(table, X, fixed_features, "fixed_features")
+        _check_not_grouping(table, fixed, grouping, "fixed_features")
+    return ColumnRoles(tuple(factors), fixed)
+
+
+def resolve_columns(table: Table, X: Any, columns: Any, parameter: str) -> tuple[int, ...]:
+    """Find the columns which a parameter lists.
+
+    Parameters
+    ----------
+    table : Table
+        X as `read_table` returned it.
+    X : data frame, array-like or sparse matrix
+        X as the user gave it, for callables.
+    columns : str, int, list of these, boolean mask or callable
+        The columns.
+    parameter : str
+        Name of the parameter, for messages.
+
+    Returns
+    -------
+    positions : tuple of int
+        Positions in X, as listed.
+    """
+    listed = _list_columns(table, X, columns, parameter)
+    positions = tuple(_position(table, column, parameter) for column in listed)
+    _check_distinct([table.name(position) for position in positions], parameter)
+    return positions
+
+
+def read_groups(groups: Any, n_rows: int) -> tuple[tuple[str, ...], tuple[Labels, ...]]:
+    """Read the labels given to `fit(X, y, groups=...)`.
+
+    Parameters
+    ----------
+    groups : series, data frame or array-like of shape (n_rows,) or (n_rows, n_factors)
+        Labels, row by row; an index is ignored.
+    n_rows : int
+        Number of rows of X.
+
+    Returns
+    -------
+    names : tuple of str
+        Names of the series or columns, else "group0", "group1", ...
+    labels : tuple of ndarray of shape (n_rows,)
+        Labels of each factor, as given: None and NaN are kept.
+    """
+    if isinstance(groups, Mapping):
+        raise ValueError(
+            "`groups` must not be a dict, since cross-validation does not split dicts by row: "
+            "pass a data frame with one column for each factor."
+        )
+    native = nw.from_native(groups, eager_only=True, allow_series=True, pass_through=True)
+    if isinstance(native, nw.Series):
+        native = native.to_frame()
+    if isinstance(native, nw.DataFrame):
+        table = _frame_table(native)
+    else:
+        array = _to_array(groups)
+        if array.ndim == 1:
+            array = array[:, np.newaxis]
+        if array.ndim != 2:
+            raise ValueError(
+                "`groups` must be a 1-D array, or a 2-D array or data frame with one column for "
+                f"each factor, but it has {array.ndim} dimensions."
+            )
+        table = Table(None, array)
+    if not table.n_columns:
+        raise ValueError("`groups` has no columns: pass one column of labels for each factor.")
+    if table.n_rows != n_rows:
+        raise ValueError(f"`groups` has {table.n_rows} rows, but X has {n_rows}.")
+    names = table.names or ("",) * table.n_columns
+    return (
+        tuple(name or f"group{position}" for position, name in enumerate(names)),
+        tuple(table.labels(position) for position in range(table.n_columns)),
+    )
+
+
+def read_target(estimator: Any, y: Any, n_rows: int) -> NDArray[np.float64]:
+    """Read y as finite float64 numbers of shape (n_rows,), with scikit-learn's messages."""
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, "
+            "but the target y is None."
+        )
+    y = column_or_1d(y, warn=True)
+    target: NDArray[Any] = check_array(y, ensure_2d=False, input_name="y", estimator=estimator)
+    check_consistent_length(range(n_rows), target)
+    return target.astype(np.float64, copy=False)
+
+
+def read_weights(sample_weight: Any, n_rows: int) -> NDArray[np.float64]:
+    """Read weights of shape (n_rows,): finite, none negative, not all zero; None gives ones."""
+    weights: NDArray[np.float64] = _check_sample_weight(
+        sample_weight, np.empty(n_rows), dtype=np.float64
+    )
+    if (weights < 0).any():
+        raise ValueError("`sample_weight` has negative values: weights must be zero or positive.")
+    if not weights.any():
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    return weights
+
+
+def _frame_table(frame: nw.DataFrame[Any]) -> Table:
+    named = all(isinstance(name, str) for name in frame.columns)
+    return Table(tuple(frame.columns) if named else None, frame)
+
+
+def _to_array(values: Any) -> NDArray[Any]:
+    array = np.asarray(values)
+    if isinstance(values, (list, tuple)) and array.dtype.kind in "SU":
+        # Otherwise numbers that stand beside strings become strings.
+        return np.asarray(values, dtype=object)
+    return array
+
+
+def _series_labels(series: nw.Series[Any]) -> Labels:
+    if series.dtype.is_integer() and series.null_count():
+        # NaN would make floats of the integers, which rounds ids beyond 2**53.
+        return np.array(series.to_list(), dtype=object)
+    return series.to_numpy()
+
+
+def _series_numbers(series: nw.Series[Any]) -> NDArray[Any]:
+    if isinstance(series.dtype, (nw.Object, nw.Unknown)):
+        return series.to_numpy()
+    return series.cast(nw.Float64).to_numpy()
+
+
+def _read_factors(table: Table, X: Any, groups: Any) -> list[tuple[Any, str, tuple[int, ...]]]:
+    """List each factor as given, its name and its columns."""
+    if groups is None:
+        return []
+    if isinstance(groups, str) and groups == "from_dtype":
+        groups = table.categorical()
+    elif isinstance(groups, tuple):
+        groups = [groups]
+    factors = []
+    for item in _list_columns(table, X, groups, "groups"):
+        parts = item if isinstance(item, tuple) else (item,)
+        columns = tuple(_position(table, part, "groups") for part in parts)
+        names = [table.name(column) for column in columns]
+        if not names:
+            raise ValueError("`groups` has an empty tuple: name the columns of the interaction.")
+        _check_distinct(names, "groups")
+        factors.append((item, ":".join(names), columns))
+    # ("a", "b") and ("b", "a") are one factor.
+    _check_distinct([":".join(sorted(name.split(":"))) for _, name, _ in factors], "groups")
+    return factors
+
+
+def _read_slopes(
+    table: Table, X: Any, random_slopes: Any, name_of: Mapping[Any, str]
+) -> dict[str, tuple[tuple[int, ...], bool]]:
+    """Slope columns and random intercept of the factors that `random_slopes` names."""
+    if random_slopes is None:
+        return {}
+    if not isinstance(random_slopes, Mapping):
+        raise ValueError(
+            "`random_slopes` must be a dict such as {'subject': ['days']}, "
+            f"not a {type(random_slopes).__name__}."
+        )
+    slopes: dict[str, tuple[tuple[int, ...], bool]] = {}
+    for key, value in random_slopes.items():
+        name = key if key in name_of.values() else name_of.get(key)
+        if name is None:
+            raise ValueError(
+                f"`random_slopes` has the key {key!r}, which is not a grouping factor; "
+                f"the factors are: {_quoted(name_of.values()) or 'none'}."
+            )
+        if name in slopes:
+            raise ValueError(f"`random_slopes` lists the factor {name!r} more than once.")
+        options = value if isinstance(value, Mapping) else {"slopes": value}
+        if not options.keys() <= {"slopes", "intercept"}:
+            raise ValueError(
+                f"`random_slopes` of {name!r} may have the keys 'slopes' and 'intercept', "
+                f"but has {_quoted(options)}."
+            )
+        positions = resolve_columns(table, X, options.get("slopes", []), "random_slopes")
+        intercept = bool(options.get("intercept", True))
+        if not positions and not intercept:
+            raise ValueError(
+                f"`random_slopes` leaves factor {name!r} without intercept and slopes: "
+                "name a slope or keep the intercept."
+            )
+        slopes[name] = positions, intercept
+    return slopes
+
+
+def _list_columns(table: Table, X: Any, columns: Any, parameter: str) -> list[Any]:
+    """List columns given as one name or position, several, a boolean mask or a callable."""
+    if callable(columns):
+        columns = columns(X)
+    if isinstance(columns, (str, int, np.integer)):
+        return [columns]
+    if isinstance(columns, Mapping) or not isinstance(columns, Iterable):
+        raise ValueError(
+            f"`{parameter}` takes names or positions of columns, a boolean mask or a callable, "
+            f"not a {type(columns).__name__}."
+        )
+    listed = list(columns)
+    if not listed or not all(isinstance(column, (bool, np.bool_)) for column in listed):
+        return listed
+    if len(listed) != table.n_columns:
+        raise ValueError(
+            f"`{parameter}` is a mask of length {len(listed)}, but X has {table.n_columns} columns."
+        )
+    return [position for position, chosen in enumerate(listed) if chosen]
+
+
+def _position(table: Table, column: Any, parameter: str) -> int:
+    """Position of one column given by name or position."""
+    if isinstance(column, str):
+        return _named_position(table, column, parameter)
+    if not isinstance(column, (int, np.integer)) or isinstance(column, bool):
+        raise ValueError(f"`{parameter}`: {column!r} is neither a name nor a position of a column.")
+    if not -table.n_columns <= column < table.n_columns:
+        raise ValueError(
+            f"`{parameter}` asks for column {column}, but X has {table.n_columns} columns."
+        )
+    return int(column) % table.n_columns
+
+
+def _named_position(table: Table, name: str, parameter: str) -> int:
+    if table.names is None:
+        raise ValueError(
+            f"`{parameter}` asks for column {name!r}, but X has no column names: "
+            "use positions or pass a data frame."
+        )
+    if name in table.names:
+        return table.names.index(name)
+    message = f"`{parameter}`: column {name!r} not found; "
+    renamed = [found for found in table.names if found.endswith(f"__{name}")]
+    if renamed:
+        raise ValueError(
+            f"{message}found {_quoted(renamed)}: use `verbose_feature_names_out=False` in the "
+            f"ColumnTransformer, or write {renamed[0]!r} in `{parameter}`."
+        )
+    raise ValueError(f"{message}the columns of X are: {_quoted(table.names)}.")
+
+
+def _check_distinct(names: Collection[str], parameter: str) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ValueError(f"`{parameter}` lists {_quoted(repeated)} more than once.")
+
+
+def _check_not_grouping(
+    table: Table, columns: Iterable[int], grouping: Collection[int], parameter: str
+) -> None:
+    both = [table.name(column) for column in columns if column in grouping]
+    if both:
+        raise ValueError(
+            f"`{parameter}` lists {_quoted(both)}, also a grouping column: "
+            f"take it out of `{parameter}` or out of `groups`."
+        )
+
+
+def _quoted(names: Iterable[Any]) -> str:
+    return textwrap.shorten(", ".join(map(repr, names)), width=200, placeholder=" ...")

@@ -1,0 +1,276 @@
+"""Labels to levels and codes."""
+
+from __future__ import annotations
+
+import datetime as dt
+import pickle
+import time
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from sklearn_mackay._grouping import encode, learn_grouping, same_kind, unseen_labels
+
+N_ROWS = 73_421  # rows of InstEval
+LOOKUP_SECONDS = 0.2  # target 0.03; a loaded machine must not fail the test
+
+
+def objects(*labels):
+    return np.fromiter(labels, dtype=object, count=len(labels))
+
+
+COLUMNS = {
+    "int": np.array([3, 1, 2, 1]),
+    "sparse int": np.array([3, 10**12, -5, 3]),
+    "extreme int": np.array([-(2**63), 2**63 - 1, 0, 0]),
+    "beyond 2**53": np.array([2**53 + 1, 2**53, 2**53 + 2, 2**53]),
+    "uint8": np.array([3, 1, 255, 1], dtype=np.uint8),
+    "uint64": np.array([2**64 - 1, 0, 2**63, 0], dtype=np.uint64),
+    "float": np.array([0.5, -np.inf, np.inf, 0.5]),
+    "float32": np.array([0.1, 0.2, 0.3, 0.1], dtype=np.float32),
+    "bool": np.array([True, False, True, False]),
+    "str": np.array(["b", "a", "ab", "a"]),
+    "bytes": np.array([b"b", b"a", b"c", b"a"]),
+    "object str": objects("b", "a", "ab", "a"),
+    "object int": objects(3, 1, 2**70, 1),
+    "object mixed": objects("1", 1, "b", 1),
+    "date": np.array(["2021", "2020", "2022", "2020"], dtype="M8[D]"),
+    "nanoseconds": np.array([3, 1, 2, 1], dtype="M8[ns]"),
+    "timedelta": np.array([3, 1, 2, 1], dtype="m8[s]"),
+    "object date": objects(*[dt.datetime(year, 1, 1) for year in (2021, 2020, 2022, 2020)]),
+    "decimal": objects(*map(Decimal, ("0.3", "0.1", "0.2", "0.1"))),
+    "tuple": objects(("b", 1), ("a", 2), ("c", 3), ("a", 2)),
+}
+
+
+@pytest.mark.parametrize("labels", COLUMNS.values(), ids=COLUMNS)
+def test_codes_index_sorted_distinct_levels(labels):
+    grouping, codes = learn_grouping("g", [labels])
+    levels = grouping.labels.tolist()
+    assert grouping.n_levels == len(levels) == len(set(levels)) == len(set(labels.tolist()))
+    if "1" not in levels:
+        assert levels == sorted(levels)
+    assert codes.dtype.kind == "i"
+    assert [levels[code] for code in codes] == labels.tolist()
+    assert_array_equal(encode(grouping, [labels]), codes)
+
+
+@pytest.mark.parametrize("labels", COLUMNS.values(), ids=COLUMNS)
+def test_code_does_not_depend_on_the_batch(labels):
+    grouping, codes = learn_grouping("g", [labels])
+    one_by_one = [encode(grouping, [labels[i : i + 1]])[0] for i in range(len(labels))]
+    assert_array_equal(one_by_one, codes)
+    assert encode(grouping, [labels[:0]]).shape == (0,)
+
+
+@pytest.mark.parametrize("labels", COLUMNS.values(), ids=COLUMNS)
+def test_levels_do_not_depend_on_row_order(labels):
+    grouping, codes = learn_grouping("g", [labels])
+    reverse, reverse_codes = learn_grouping("g", [labels[::-1]])
+    assert reverse.labels.tolist() == grouping.labels.tolist()
+    assert_array_equal(reverse_codes[::-1], codes)
+
+
+def test_read_only_labels_are_left_alone():
+    labels = np.array([3, 1, 2])
+    labels.flags.writeable = False
+    grouping, _ = learn_grouping("g", [labels])
+    encode(grouping, [labels])
+    assert_array_equal(labels, [3, 1, 2])
+
+
+ONES = {
+    "int64": np.array([1]),
+    "int8": np.array([1], dtype=np.int8),
+    "uint64": np.array([1], dtype=np.uint64),
+    "big-endian": np.array([1], dtype=">i4"),
+    "float64": np.array([1.0]),
+    "float32": np.array([1], dtype=np.float32),
+    "bool": np.array([True]),
+    "object int": objects(1),
+    "object float": objects(1.0),
+    "object bool": objects(True),
+    "object np.int64": objects(np.int64(1)),
+    "object np.bool_": objects(np.True_),
+}
+
+
+@pytest.mark.parametrize("seen", ONES.values(), ids=ONES)
+@pytest.mark.parametrize("looked_up", ONES.values(), ids=ONES)
+def test_equal_numbers_are_one_label_and_strings_another(seen, looked_up):
+    grouping, _ = learn_grouping("g", [seen])
+    assert_array_equal(encode(grouping, [looked_up]), [0])
+    assert_array_equal(encode(grouping, [np.array(["1", "True"])]), [-1, -1])
+
+
+def test_numbers_are_unknown_among_strings():
+    grouping, _ = learn_grouping("g", [np.array(["1", "1.0", "True"])])
+    for labels in (np.array([1]), np.array([1.0]), np.array([True]), objects(1, 1.0, True)):
+        assert (encode(grouping, [labels]) == -1).all()
+
+
+def test_mixed_column_keeps_kinds_apart_numbers_first():
+    grouping, codes = learn_grouping("g", [objects("b", 2, "1", 1, np.str_("b"), 1.0)])
+    assert grouping.labels.tolist() == [1, 2, "1", "b"]
+    assert grouping.labels.dtype == object
+    assert_array_equal(codes, [3, 1, 2, 0, 3, 0])
+    assert_array_equal(encode(grouping, [np.array([1.0, 3.0])]), [0, -1])
+    assert_array_equal(encode(grouping, [np.array(["1", "a"])]), [2, -1])
+
+
+def test_levels_need_no_pandas_and_pickle_small():
+    assert learn_grouping("g", [objects("b", "a")])[0].labels.dtype == "<U1"
+    assert learn_grouping("g", [objects(2, 1)])[0].labels.dtype == np.int64
+    assert learn_grouping("g", [objects(2, 1.5)])[0].labels.dtype == np.float64
+    few, _ = learn_grouping("g:h", [np.arange(10) % 5] * 2)
+    many, _ = learn_grouping("g:h", [np.arange(10_000) % 5] * 2)
+    assert len(pickle.dumps(many)) == len(pickle.dumps(few)) < 1000
+
+
+def test_conversion_never_merges_labels():
+    numbers, _ = learn_grouping("g", [objects(2**53, 2**53 + 1, 0.5)])
+    assert numbers.labels.tolist() == [0.5, 2**53, 2**53 + 1]
+    strings, _ = learn_grouping("g", [objects("a", "a\0")])  # NumPy strips trailing NUL
+    assert strings.labels.tolist() == ["a", "a\0"]
+
+
+def test_integers_of_other_types_are_compared_exactly():
+    grouping, _ = learn_grouping("g", [np.array([2**53 + 1, -1, 2**63 - 1])])
+    assert_array_equal(encode(grouping, [np.array([2.0**53, -1.0, 2.0**63])]), [-1, 0, -1])
+    unsigned = np.array([2**64 - 1, 2**63, 2**53 + 1], dtype=np.uint64)
+    assert_array_equal(encode(grouping, [unsigned]), [-1, -1, 1])
+    floats, _ = learn_grouping("g", [np.array([2.0**53])])
+    assert_array_equal(encode(floats, [np.array([2**53, 2**53 + 1])]), [0, -1])
+
+
+def test_dense_integers_outside_the_range_are_unknown():
+    grouping, _ = learn_grouping("g", [np.array([5, 7, 6, 9])])
+    labels = np.array([-(2**63), -1, 4, 5, 8, 9, 10, 2**63 - 1])
+    assert_array_equal(encode(grouping, [labels]), [-1, -1, -1, 0, -1, 3, -1, -1])
+
+
+def test_dates_of_other_units_are_equal():
+    grouping, _ = learn_grouping("g", [np.array(["2020", "2021"], dtype="M8[ns]")])
+    assert_array_equal(encode(grouping, [np.array(["2021", "NaT"], dtype="M8[D]")]), [1, -1])
+    nanoseconds = grouping.labels.astype(np.int64)
+    assert_array_equal(encode(grouping, [nanoseconds]), [-1, -1])
+
+
+MISSING = {
+    "NaN": np.array([1.0, np.nan, np.nan]),
+    "NaT": np.array(["2020", "NaT", "NaT"], dtype="M8[s]"),
+    "None": objects("a", None, None),
+    "object NaN": objects("a", float("nan"), float("nan")),
+    "NaN among numbers": objects(1, np.float64("nan"), None),
+    "object NaT": objects(dt.datetime(2020, 1, 1), np.datetime64("NaT"), None),
+}
+
+
+@pytest.mark.parametrize("labels", MISSING.values(), ids=MISSING)
+def test_missing_labels(labels):
+    message = r"'subject' has missing labels \(None or NaN\) in 2 of 3 rows: drop or label these"
+    with pytest.raises(ValueError, match=message):
+        learn_grouping("subject", [labels])
+    with pytest.raises(ValueError, match="in 2 of 2 rows"):
+        learn_grouping("subject", [labels[1:]])
+    grouping, _ = learn_grouping("subject", [labels[:1]])
+    assert_array_equal(encode(grouping, [labels]), [0, -1, -1])
+
+
+def test_missing_labels_of_pandas():
+    pd = pytest.importorskip("pandas")
+    labels = objects("a", pd.NA, pd.NaT)
+    with pytest.raises(ValueError, match="in 2 of 3 rows"):
+        learn_grouping("g", [labels])
+    grouping, _ = learn_grouping("g", [labels[:1]])
+    assert_array_equal(encode(grouping, [labels]), [0, -1, -1])
+
+
+def test_all_labels_may_be_unknown():
+    grouping, _ = learn_grouping("g", [np.array(["a", "b"])])
+    assert_array_equal(encode(grouping, [objects(None, 1, 2.5, "c")]), [-1] * 4)
+    numeric, _ = learn_grouping("g", [np.array([1, 2])])
+    assert_array_equal(encode(numeric, [np.array([np.nan, np.nan])]), [-1, -1])
+
+
+@pytest.mark.parametrize("label", [{"foo": "bar"}, [1], 1j])
+def test_labels_without_order_or_hash(label):
+    # The words that scikit-learn's check_dtype_object looks for.
+    message = "'g': each label argument must be a string, a number or a date, but .*"
+    with pytest.raises(TypeError, match=message + type(label).__name__):
+        learn_grouping("g", [objects(label, 2j)])
+
+
+def test_unseen_labels_are_distinct_and_not_missing():
+    grouping, _ = learn_grouping("g", [np.array(["a", "b"])])
+    columns = [objects("d", "a", None, "c", "d", 1)]
+    assert unseen_labels(encode(grouping, columns), columns) == ["d", "c", 1]
+    assert unseen_labels(np.array([0]), [objects("a")]) == []
+    pairs, _ = learn_grouping("g:h", [np.array(["a"]), np.array([1])])
+    columns = [objects("a", "b", "a"), np.array([2.0, 1.0, np.nan])]
+    assert unseen_labels(encode(pairs, columns), columns) == [("a", 2.0), ("b", 1.0)]
+
+
+def test_same_kind_tells_numbers_from_strings():
+    strings, _ = learn_grouping("g", [np.array(["a", "b"])])
+    numbers, _ = learn_grouping("g", [np.array([1, 2])])
+    assert same_kind(strings, [objects("c", 1)])
+    assert not same_kind(strings, [np.array([1.0])])
+    assert same_kind(numbers, [np.array([True])])
+    assert not same_kind(numbers, [np.array(["1"])])
+    assert same_kind(numbers, [objects(None)])
+
+
+def test_interaction():
+    batch = np.array(["b", "a", "a", "b"])
+    sample = np.array([1, 1, 2, 1])
+    grouping, codes = learn_grouping("batch:sample", [batch, sample])
+    assert grouping.name == "batch:sample"
+    assert grouping.n_levels == 3
+    assert grouping.labels.dtype == object
+    assert grouping.labels.tolist() == [("a", 1), ("a", 2), ("b", 1)]
+    assert_array_equal(codes, [2, 0, 1, 2])
+    assert_array_equal(encode(grouping, [batch, sample]), codes)
+    unknown = [objects("b", "c", None, "a"), objects(2, 1, 1, None)]  # ("b", 2) was not seen
+    assert_array_equal(encode(grouping, unknown), [-1] * 4)
+    assert encode(grouping, [batch[:0], sample[:0]]).shape == (0,)
+
+
+def test_interaction_with_missing_labels_counts_rows():
+    columns = [objects("a", None, None), objects(1.0, np.nan, 2.0)]
+    with pytest.raises(ValueError, match="'a:b' has missing labels .* in 2 of 3 rows"):
+        learn_grouping("a:b", columns)
+    with pytest.raises(ValueError, match="in 2 of 2 rows"):
+        learn_grouping("a:b", [column[1:] for column in columns])
+
+
+def test_interaction_of_three_and_of_dates():
+    days = np.array(["2020", "2021"], dtype="M8[ns]")
+    grouping, _ = learn_grouping("a:b:c", [np.array([1, 0]), np.array(["x", "y"]), days])
+    assert grouping.labels.tolist() == [(0, "y", days[1]), (1, "x", days[0])]
+
+
+def test_too_many_combinations_do_not_wrap():
+    ids = np.arange(100_000)
+    with pytest.raises(ValueError, match="invalid dims"):
+        learn_grouping("a:b:c:d", [ids] * 4)
+
+
+@pytest.mark.parametrize("kind", ["int", "sparse int", "float", "str", "object"])
+def test_large_columns_are_fast(kind):
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 2972, N_ROWS)
+    labels = {
+        "int": ids,
+        "sparse int": ids * 10**12,
+        "float": ids + 0.5,
+        "str": ids.astype(str),
+        "object": ids.astype(str).astype(object),
+    }[kind]
+    grouping, codes = learn_grouping("g", [labels])
+    start = time.perf_counter()
+    looked_up = encode(grouping, [labels])
+    assert time.perf_counter() - start < LOOKUP_SECONDS
+    assert_array_equal(looked_up, codes)

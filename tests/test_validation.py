@@ -1,0 +1,726 @@
+"""The user's table, labels, target and weights to arrays."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import UserDict
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from numpy.testing import assert_array_equal
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.compose import make_column_selector
+from sklearn.dummy import DummyRegressor
+from sklearn.exceptions import DataConversionWarning
+from sklearn.utils.estimator_checks import estimator_checks_generator
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_mackay._grouping import encode, learn_grouping
+from sklearn_mackay._validation import (
+    FactorColumns,
+    read_groups,
+    read_table,
+    read_target,
+    read_weights,
+    resolve_columns,
+    resolve_roles,
+)
+
+pd = pytest.importorskip("pandas")
+pl = pytest.importorskip("polars")
+
+FRAMES = [pd.DataFrame, pl.DataFrame]
+SERIES = [pd.Series, pl.Series]
+COLUMNS = {
+    "subject": ["a", "b", "a"],
+    "item": [1, 2, 2],
+    "days": [0.0, 1.0, 2.5],
+    "late": [True, False, True],
+    "date": [dt.datetime(2020, 1, day) for day in (1, 2, 3)],
+}
+
+
+class Estimator(RegressorMixin, BaseEstimator):
+    """Validates like the real one, and predicts a mean."""
+
+    def __init__(self, groups=None):
+        self.groups = groups
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.regressor_tags.poor_score = True
+        return tags
+
+    def fit(self, X, y, sample_weight=None):
+        table = read_table(self, X, reset=True)
+        y = read_target(self, y, table.n_rows)
+        weights = read_weights(sample_weight, table.n_rows)
+        self._roles = resolve_roles(
+            table, X, groups=self.groups, random_slopes=None, fixed_features=None
+        )
+        self._groupings = [
+            learn_grouping(factor.name, [table.labels(column) for column in factor.columns])[0]
+            for factor in self._roles.factors
+        ]
+        self.mean_ = DummyRegressor().fit(table.numeric(self._roles.fixed), y, weights)
+        return self
+
+    def predict(self, X):
+        check_is_fitted(self)
+        table = read_table(self, X, reset=False)
+        for factor, grouping in zip(self._roles.factors, self._groupings, strict=True):
+            encode(grouping, [table.labels(column) for column in factor.columns])
+        return self.mean_.predict(table.numeric(self._roles.fixed))
+
+
+CHECKS = [
+    pytest.param(estimator, check, id=f"{estimator}-{check.func.__name__}")
+    for groups in (None, [0])
+    for estimator, check in estimator_checks_generator(Estimator(groups))
+]
+
+
+@pytest.mark.parametrize(("estimator", "check"), CHECKS)
+def test_scikit_learn_contract(estimator, check):
+    check(estimator)
+
+
+def table_of(X):
+    return read_table(Estimator(), X, reset=True)
+
+
+def roles_of(X, groups=None, random_slopes=None, fixed_features=None, array_factors=()):
+    return resolve_roles(
+        table_of(X),
+        X,
+        groups=groups,
+        random_slopes=random_slopes,
+        fixed_features=fixed_features,
+        array_factors=array_factors,
+    )
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_data_frame(frame):
+    table = table_of(frame(COLUMNS))
+    assert table.names == tuple(COLUMNS)
+    assert (table.n_rows, table.n_columns) == (3, 5)
+    assert table.name(1) == "item"
+    for position, labels in enumerate(COLUMNS.values()):
+        assert_array_equal(table.labels(position), labels)
+    block = table.numeric([2, 1, 3])
+    assert block.dtype == np.float64
+    assert_array_equal(block, [[0, 1, 1], [1, 2, 0], [2.5, 2, 1]])
+    assert table.numeric([]).shape == (3, 0)
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        np.array([["a", 1.5, True], ["b", 2, False]], dtype=object),
+        [["a", 1.5, True], ["b", 2, False]],
+        (("a", 1.5, True), ("b", 2, False)),
+        pd.DataFrame({0: ["a", "b"], 7: [1.5, 2], 3: [True, False]}),
+    ],
+    ids=["object array", "list", "tuple", "frame with integer names"],
+)
+def test_mixed_columns_without_names(X):
+    table = table_of(X)
+    assert table.names is None
+    assert table.name(1) == "x1"
+    assert table.labels(0).tolist() == ["a", "b"]
+    assert_array_equal(table.numeric([1, 2]), [[1.5, 1], [2, 0]])
+    with pytest.raises(ValueError, match="not numeric: 'x0'"):
+        table.numeric([0, 1])
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float32, np.bool_, object])
+def test_numeric_array(dtype):
+    X = np.array([[1, 0, 1], [0, 1, 1]]).astype(dtype)
+    table = table_of(X)
+    block = table.numeric([2, 0])
+    assert block.dtype == np.float64
+    assert_array_equal(block, [[1, 1], [1, 0]])
+    assert_array_equal(table.labels(1), X[:, 1])
+    assert table.labels(1).dtype == dtype
+
+
+def test_integer_labels_are_not_rounded():
+    ids = [2**53, 2**53 + 1]
+    for X in (
+        np.array([ids, ids]),
+        np.array([ids, ids], dtype=object),
+        pd.DataFrame([ids, ids]),
+        pl.DataFrame([ids, ids], orient="row"),
+        pd.DataFrame({"id": pd.array([*ids, None], dtype="Int64")}).T,
+    ):
+        assert table_of(X).labels(1)[0] == 2**53 + 1
+
+
+@pytest.mark.parametrize(
+    "ids", [pd.Series([2**53 + 1, None], dtype="Int64"), pl.Series([2**53 + 1, None])]
+)
+def test_integer_labels_beside_missing_ones_are_not_rounded(ids):
+    frame = (pd if isinstance(ids, pd.Series) else pl).DataFrame({"id": ids})
+    assert table_of(frame).labels(0)[0] == 2**53 + 1
+
+
+@pytest.mark.parametrize("make", [sp.csr_matrix, sp.csc_matrix, sp.csr_array, sp.coo_array])
+def test_sparse(make):
+    X = np.array([[1, 0, 2], [0, 3, 0]])
+    table = table_of(make(X))
+    block = table.numeric([2, 1])
+    assert sp.issparse(block)
+    assert isinstance(block, sp.sparray) == isinstance(make(X), sp.sparray)
+    assert block.format == "csr"
+    assert block.dtype == np.float64
+    assert_array_equal(block.toarray(), X[:, [2, 1]])
+    assert table.numeric([]).shape == (2, 0)
+    assert table.labels(2).shape == (2,)
+    assert_array_equal(table.labels(2), [2, 0])
+
+
+@pytest.mark.parametrize("make", [np.array, sp.csr_matrix, pd.DataFrame, pl.DataFrame])
+def test_numeric_is_a_copy(make):
+    X = np.arange(6.0).reshape(3, 2)
+    data = make(X)
+    block = table_of(data).numeric([0, 1])
+    block *= 0
+    again = table_of(data).numeric([0, 1])
+    assert_array_equal(again.toarray() if sp.issparse(again) else again, X)
+
+
+def test_numeric_without_copy():
+    X = np.arange(6.0).reshape(3, 2)
+    table = table_of(X)
+    assert np.shares_memory(table.numeric([0, 1], copy=False), X)
+    for positions in ([1, 0], [0]):
+        assert_array_equal(table.numeric(positions, copy=False), X[:, positions])
+
+
+@pytest.mark.parametrize(
+    ("column", "labels"),
+    [
+        (pd.Series(["b", None, "a"], dtype="category"), ["b", None, "a"]),
+        (pd.Series([2, None, 1], dtype="category"), [2, None, 1]),
+        (pd.Series(["b", None, "a"], dtype="str"), ["b", None, "a"]),
+        (pd.Series(["b", None, "a"], dtype="string"), ["b", None, "a"]),
+        (pd.Series(["b", None, 1], dtype=object), ["b", None, 1]),
+        (pd.Series([2, None, 1], dtype="Int64"), [2, None, 1]),
+        (pd.Series([True, None, False], dtype="boolean"), [True, None, False]),
+        (pl.Series(["b", None, "a"]), ["b", None, "a"]),
+        (pl.Series(["b", None, "a"], dtype=pl.Categorical), ["b", None, "a"]),
+        (pl.Series(["b", None, "a"], dtype=pl.Enum(["b", "c", "a"])), ["b", None, "a"]),
+        (pl.Series([2, None, 1]), [2, None, 1]),
+        (pl.Series([True, None, False]), [True, None, False]),
+    ],
+)
+def test_labels_keep_missing_ones_and_drop_unused_categories(column, labels):
+    frame = (pd if isinstance(column, pd.Series) else pl).DataFrame({"g": column, "x": [1, 2, 3]})
+    read = table_of(frame).labels(0)
+    expected, _ = learn_grouping("g", [np.array([labels[0], labels[2]], dtype=object)])
+    grouping, _ = learn_grouping("g", [read[[0, 2]]])
+    assert grouping.labels.tolist() == expected.labels.tolist()
+    assert_array_equal(encode(grouping, [read]) < 0, [False, True, False])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series([1, 2], dtype="Int64"),
+        pd.Series([1, 2], dtype="Float64"),
+        pd.Series([1, 2], dtype="Sparse[float]"),
+        pd.Series([1, 2], dtype=object),
+        pl.Series([1, 2], dtype=pl.UInt64),
+        pl.Series(["1", "2"]).cast(pl.Decimal(10, 2)),
+        pl.Series([1, 2.0], dtype=pl.Object),
+    ],
+)
+def test_numeric_column_types(column):
+    frame = (pd if isinstance(column, pd.Series) else pl).DataFrame({"x": column})
+    block = table_of(frame).numeric([0])
+    assert isinstance(block, np.ndarray)
+    assert_array_equal(block, [[1.0], [2.0]])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series(["1.5", "2"]),
+        pd.Series(["1.5", 2], dtype=object),
+        pd.Series([1, 2], dtype="category"),
+        pd.Series(pd.to_datetime(["2020", "2021"])),
+        pd.Series(pd.to_datetime(["2020", "2021"]), dtype=object),
+        pd.Series(pd.to_timedelta([1, 2])),
+        pl.Series(["1.5", "2"]),
+        pl.Series(["1", "2"], dtype=pl.Categorical),
+        pl.Series([dt.date(2020, 1, 1), None]),
+    ],
+)
+def test_columns_that_are_not_numeric_are_named_with_the_ways_out(column):
+    frame = (pd if isinstance(column, pd.Series) else pl).DataFrame({"x": [1, 2], "city": column})
+    table = table_of(frame)
+    assert table.numeric([0]).shape == (2, 1)
+    with pytest.raises(ValueError, match="not numeric: 'city'") as error:
+        table.numeric([0, 1])
+    for way_out in ("`groups`", "OneHotEncoder", "OrdinalEncoder", "`fixed_features`"):
+        assert way_out in str(error.value)
+
+
+@pytest.mark.parametrize("X", [np.array([["1"], ["2"]]), np.array([["2020"]], dtype="M8[D]")])
+def test_arrays_of_strings_and_dates_are_labels(X):
+    table = table_of(X)
+    assert_array_equal(table.labels(0), X[:, 0])
+    with pytest.raises(ValueError, match="not numeric: 'x0'"):
+        table.numeric([0])
+
+
+def test_a_long_list_of_columns_is_shortened():
+    X = pd.DataFrame({f"column_{i}": ["a"] for i in range(100)})
+    with pytest.raises(ValueError, match=r"'column_0', .* \.\.\.\. Add them") as error:
+        table_of(X).numeric(range(100))
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series([1.0, None]),
+        pd.Series([1, None], dtype="Int64"),
+        pd.Series([True, None], dtype="boolean"),
+        pd.Series([1, None], dtype=object),
+        pl.Series([1, None]),
+        pl.Series([1.0, float("nan")]),
+        pl.Series([True, None]),
+    ],
+)
+def test_missing_numbers_in_a_frame(column):
+    frame = (pd if isinstance(column, pd.Series) else pl).DataFrame({"g": [1, 2], "x": column})
+    table = table_of(frame)
+    with pytest.raises(ValueError, match="Input X contains NaN"):
+        table.numeric([0, 1])
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.array([[1.0, np.nan]]), "Input X contains NaN"),
+        (sp.csr_matrix([[1.0, np.nan]]), "Input X contains NaN"),
+        (np.array([[1.0, np.inf]]), "Input X contains infinity"),
+        (np.array([[1j]]), "Complex data not supported"),
+        (np.array([1.0, 2.0]), "Expected 2D array, got 1D array"),
+        (np.array(["a", "b"], dtype=object), "Expected 2D array, got 1D array"),
+        (["a", "b"], "Expected 2D array, got 1D array"),
+        (pd.Series([1, 2]), "Expected a 2-dimensional container"),
+        (None, "Expected 2D array, got scalar array"),
+        (np.ones((1, 1, 1)), "Found array with dim 3"),
+        (np.empty((0, 2)), r"Found array with 0 sample\(s\) \(shape=\(0, 2\)\)"),
+        (np.empty((0, 2), dtype=object), r"Found array with 0 sample\(s\) \(shape=\(0, 2\)\)"),
+        (pd.DataFrame({"a": []}), r"Found array with 0 sample\(s\) \(shape=\(0, 1\)\)"),
+        (pl.DataFrame({"a": []}), r"Found array with 0 sample\(s\) \(shape=\(0, 1\)\)"),
+        (np.empty((2, 0)), r"Found array with 0 feature\(s\) \(shape=\(2, 0\)\)"),
+        (pd.DataFrame(index=[0, 1]), r"Found array with 0 feature\(s\) \(shape=\(2, 0\)\)"),
+        ([[1], [1, 2]], "inhomogeneous"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "unique column names"),
+    ],
+)
+def test_malformed_tables(X, message):
+    with pytest.raises(ValueError, match=message):
+        table_of(X)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (pd.DataFrame({"a": [1.0, np.inf]}), "Input X contains infinity"),
+        (pd.DataFrame({"a": [1j]}), "Complex data not supported"),
+        (np.array([[1.0, np.nan]], dtype=object), "Input X contains NaN"),
+    ],
+)
+def test_malformed_columns(X, message):
+    with pytest.raises(ValueError, match=message):
+        table_of(X).numeric([X.shape[1] - 1])
+
+
+def test_dict_elements_give_the_error_of_scikit_learn():
+    X = np.array([[{"foo": "bar"}, 1.0]], dtype=object)
+    with pytest.raises(TypeError, match="argument must be .* string.* number"):
+        table_of(X).numeric([0, 1])
+
+
+def test_predict_checks_names_and_number_of_columns():
+    estimator = Estimator()
+    X = pd.DataFrame(COLUMNS)
+    read_table(estimator, X, reset=True)
+    assert estimator.n_features_in_ == 5
+    assert estimator.feature_names_in_.tolist() == list(COLUMNS)
+    with pytest.raises(ValueError, match="seen at fit time, yet now missing:\n- subject"):
+        read_table(estimator, X.drop(columns="subject"), reset=False)
+    with pytest.raises(ValueError, match="must be in the same order"):
+        read_table(estimator, X[X.columns[::-1]], reset=False)
+    with (
+        pytest.warns(UserWarning, match="X does not have valid feature names"),
+        pytest.raises(ValueError, match="X has 2 features, but Estimator is expecting 5"),
+    ):
+        read_table(estimator, np.array([["a", 1.0]], dtype=object), reset=False)
+    assert estimator.n_features_in_ == 5
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize(
+    ("groups", "factors", "fixed"),
+    [
+        (None, {}, (0, 1, 2, 3, 4)),
+        ([], {}, (0, 1, 2, 3, 4)),
+        ("subject", {"subject": (0,)}, (1, 2, 3, 4)),
+        (["subject"], {"subject": (0,)}, (1, 2, 3, 4)),
+        (0, {"subject": (0,)}, (1, 2, 3, 4)),
+        (np.int64(-5), {"subject": (0,)}, (1, 2, 3, 4)),
+        (["item", 0], {"item": (1,), "subject": (0,)}, (2, 3, 4)),
+        (np.array([1, 0]), {"item": (1,), "subject": (0,)}, (2, 3, 4)),
+        (pd.Index(["item"]), {"item": (1,)}, (0, 2, 3, 4)),
+        (("subject", "item"), {"subject:item": (0, 1)}, (2, 3, 4)),
+        (
+            ["item", ("item", "subject")],
+            {"item": (1,), "item:subject": (1, 0)},
+            (2, 3, 4),
+        ),
+        ([True, True, False, False, False], {"subject": (0,), "item": (1,)}, (2, 3, 4)),
+        (np.array([1, 0, 0, 0, 0], dtype=bool), {"subject": (0,)}, (1, 2, 3, 4)),
+        (lambda X: ["item", "late"], {"item": (1,), "late": (3,)}, (0, 2, 4)),
+        (lambda X: X.shape[1] - 1, {"date": (4,)}, (0, 1, 2, 3)),
+    ],
+)
+def test_groups(frame, groups, factors, fixed):
+    roles = roles_of(frame(COLUMNS), groups)
+    assert {factor.name: factor.columns for factor in roles.factors} == factors
+    assert list(factors) == [factor.name for factor in roles.factors]
+    assert roles.fixed == fixed
+    for factor in roles.factors:
+        assert factor.slopes == ()
+        assert factor.intercept
+        assert factor.coefficient_names == ("intercept",)
+
+
+@pytest.mark.parametrize("X", [np.ones((2, 3)), [[1, 2, 3]], sp.csr_matrix(np.ones((2, 3)))])
+def test_groups_by_position(X):
+    roles = roles_of(X, [-1, (0, 1)], {-1: []})
+    assert [factor.name for factor in roles.factors] == ["x2", "x0:x1"]
+    assert roles.fixed == ()
+    assert roles_of(X, [True, False, False]).factors[0].name == "x0"
+
+
+def test_groups_from_dtype():
+    frame = pd.DataFrame(COLUMNS).astype({"subject": "category", "item": "category"})
+    for X in (
+        frame,
+        pl.DataFrame(COLUMNS).with_columns(
+            subject=pl.col("subject").cast(pl.Enum(["a", "b"])),
+            item=pl.col("subject").cast(pl.Categorical),
+        ),
+    ):
+        roles = roles_of(X, "from_dtype", {"item": "days"})
+        assert [factor.name for factor in roles.factors] == ["subject", "item"]
+        assert roles.factors[1].slopes == (2,)
+    assert roles_of(pd.DataFrame(COLUMNS), "from_dtype").factors == ()
+    with pytest.raises(ValueError, match="'from_dtype'` needs a data frame"):
+        roles_of(np.ones((2, 2)), "from_dtype")
+
+
+def test_groups_by_column_selector():
+    X = pd.DataFrame(COLUMNS)
+    roles = roles_of(X, make_column_selector("^s|^i"), fixed_features=make_column_selector("y"))
+    assert [factor.name for factor in roles.factors] == ["subject", "item"]
+    assert roles.fixed == (2,)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ("school", "`groups`: column 'school' not found; the columns of X are: 'subject', 'item'"),
+        (5, "`groups` asks for column 5, but X has 5 columns"),
+        (-6, "`groups` asks for column -6"),
+        (1.5, "`groups` takes names or positions of columns, .* not a float"),
+        ([1.5], "`groups`: 1.5 is neither a name nor a position"),
+        ([None], "`groups`: None is neither a name nor a position"),
+        (True, "`groups`: True is neither a name nor a position"),
+        ([["subject", "item"]], r"`groups`: \['subject', 'item'\] is neither a name nor a"),
+        ((), "`groups` has an empty tuple"),
+        ([True, False], "`groups` is a mask of length 2, but X has 5 columns"),
+        ({"subject": ["a"]}, "`groups` takes names or positions of columns, .* not a dict"),
+        (["subject", "subject"], "`groups` lists 'subject' more than once"),
+        (["subject", 0], "`groups` lists 'subject' more than once"),
+        (("item", 1), "`groups` lists 'item' more than once"),
+        ([("item", "subject"), ("subject", "item")], "`groups` lists 'item:subject' more than"),
+    ],
+)
+def test_malformed_groups(groups, message):
+    with pytest.raises(ValueError, match=message):
+        roles_of(pd.DataFrame(COLUMNS), groups)
+
+
+def test_names_need_a_data_frame():
+    for X in (np.ones((2, 2)), sp.csr_matrix(np.ones((2, 2))), pd.DataFrame(np.ones((2, 2)))):
+        message = "`groups` asks for column 'g', but X has no column names: use positions or pass"
+        with pytest.raises(ValueError, match=message):
+            roles_of(X, "g")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "parameter"),
+    [
+        ({"groups": "subj"}, "groups"),
+        ({"fixed_features": ["subj"]}, "fixed_features"),
+        ({"groups": 1, "random_slopes": {1: "subj"}}, "random_slopes"),
+    ],
+)
+def test_renamed_columns_are_found_and_both_cures_named(parameters, parameter):
+    X = pd.DataFrame({"remainder__subj": [1], "scale__x": [1.0]})
+    with pytest.raises(ValueError, match="column 'subj' not found; found 'remainder__subj'") as e:
+        roles_of(X, **parameters)
+    assert "use `verbose_feature_names_out=False`" in str(e.value)
+    assert f"write 'remainder__subj' in `{parameter}`" in str(e.value)
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize(
+    ("slopes", "expected"),
+    [
+        ({"subject": ["days"]}, ((2,), True, ("intercept", "days"))),
+        ({"subject": "days"}, ((2,), True, ("intercept", "days"))),
+        ({0: 2}, ((2,), True, ("intercept", "days"))),
+        ({"subject": ("late", "days")}, ((3, 2), True, ("intercept", "late", "days"))),
+        ({"subject": []}, ((), True, ("intercept",))),
+        ({"subject": [False, False, True, True, False]}, ((2, 3), True, None)),
+        ({"subject": lambda X: ["days"]}, ((2,), True, None)),
+        ({"subject": {"slopes": "days"}}, ((2,), True, ("intercept", "days"))),
+        ({"subject": {"slopes": ["days"], "intercept": False}}, ((2,), False, ("days",))),
+        (UserDict(subject=UserDict(slopes=["days"])), ((2,), True, ("intercept", "days"))),
+        ({}, ((), True, ("intercept",))),
+    ],
+)
+def test_random_slopes(frame, slopes, expected):
+    roles = roles_of(frame(COLUMNS), [0, "item"], slopes)
+    subject, item = roles.factors
+    assert (subject.slopes, subject.intercept) == expected[:2]
+    if expected[2]:
+        assert subject.coefficient_names == expected[2]
+    assert item == FactorColumns("item", (1,), (), True, ("intercept",))
+    assert roles.fixed == (2, 3, 4)
+
+
+@pytest.mark.parametrize("key", [("subject", -4), "subject:item"])
+def test_random_slopes_of_an_interaction(key):
+    roles = roles_of(pd.DataFrame(COLUMNS), ("subject", -4), {key: "days"})
+    assert roles.factors[0].slopes == (2,)
+
+
+def test_random_slopes_by_position_have_default_names():
+    (factor,) = roles_of(np.ones((2, 3)), 0, {"x0": [2, 1]}).factors
+    assert factor.coefficient_names == ("intercept", "x2", "x1")
+
+
+@pytest.mark.parametrize(
+    ("slopes", "message"),
+    [
+        (["days"], r"`random_slopes` must be a dict such as \{'subject': \['days'\]\}, not a list"),
+        ({"school": "days"}, "key 'school', .* not a grouping factor; .* are: 'subject', 'item'"),
+        ({"days": "days"}, "key 'days', .* not a grouping factor"),
+        ({0: "days"}, "key 0, .* not a grouping factor"),
+        ({"item": "days", 1: "late"}, "`random_slopes` lists the factor 'item' more than once"),
+        ({"subject": "day"}, "`random_slopes`: column 'day' not found; .* 'days'"),
+        ({"subject": ["days", 2]}, "`random_slopes` lists 'days' more than once"),
+        ({"subject": "item"}, "`random_slopes` lists 'item', also a grouping column"),
+        ({"subject": None}, "`random_slopes` takes names or positions .* not a NoneType"),
+        ({"subject": {"intercept": False}}, "factor 'subject' without intercept and slopes"),
+        ({"subject": {"slope": "days"}}, "keys 'slopes' and 'intercept', but has 'slope'"),
+    ],
+)
+def test_malformed_random_slopes(slopes, message):
+    with pytest.raises(ValueError, match=message):
+        roles_of(pd.DataFrame(COLUMNS), ["subject", 1], slopes)
+
+
+def test_random_slopes_without_factors():
+    with pytest.raises(ValueError, match="the factors are: none"):
+        roles_of(pd.DataFrame(COLUMNS), None, {"subject": "days"})
+
+
+@pytest.mark.parametrize(
+    ("fixed_features", "fixed"),
+    [
+        ("days", (2,)),
+        (2, (2,)),
+        (["late", "days"], (3, 2)),
+        ([-2], (3,)),
+        ([], ()),
+        ([False, False, True, True, False], (2, 3)),
+        (lambda X: ["days"], (2,)),
+    ],
+)
+def test_fixed_features(fixed_features, fixed):
+    X = pd.DataFrame(COLUMNS)
+    assert roles_of(X, "subject", {"subject": "days"}, fixed_features).fixed == fixed
+    assert resolve_columns(table_of(X), X, fixed_features, "feature_blocks") == fixed
+
+
+@pytest.mark.parametrize(
+    ("fixed_features", "message"),
+    [
+        (["days", "subject"], "`fixed_features` lists 'subject', also a grouping column: take it"),
+        (["item"], "`fixed_features` lists 'item', also a grouping column"),
+        (["days", 2], "`fixed_features` lists 'days' more than once"),
+        (["day"], "`fixed_features`: column 'day' not found"),
+        ({"days": 1}, "`fixed_features` takes names or positions .* not a dict"),
+    ],
+)
+def test_malformed_fixed_features(fixed_features, message):
+    with pytest.raises(ValueError, match=message):
+        roles_of(pd.DataFrame(COLUMNS), ["subject", ("subject", "item")], None, fixed_features)
+
+
+def test_array_mode():
+    X = np.ones((2, 2))
+    roles = roles_of(X, None, {"group1": [1]}, array_factors=("group0", "group1"))
+    assert roles.factors == (
+        FactorColumns("group0", (), (), True, ("intercept",)),
+        FactorColumns("group1", (), (1,), True, ("intercept", "x1")),
+    )
+    assert roles.fixed == (0, 1)
+    with pytest.raises(ValueError, match="the factors are: 'group0'"):
+        roles_of(X, None, {0: [1]}, array_factors=("group0",))
+    with pytest.raises(ValueError, match="both to the constructor and to `fit`"):
+        roles_of(X, [0], array_factors=("group0",))
+
+
+@pytest.mark.parametrize(
+    ("groups", "names", "labels"),
+    [
+        (["a", 1], ("group0",), [["a", 1]]),
+        (["a", None], ("group0",), [["a", None]]),
+        (range(2), ("group0",), [[0, 1]]),
+        (np.array([2, 1]), ("group0",), [[2, 1]]),
+        (np.array(["b", "a"]), ("group0",), [["b", "a"]]),
+        (np.array([[1, 2], [3, 4]]), ("group0", "group1"), [[1, 3], [2, 4]]),
+        ([["a", 1], ["b", 2]], ("group0", "group1"), [["a", "b"], [1, 2]]),
+        (pd.Series(["a", "b"], index=[7, 3], name="school"), ("school",), [["a", "b"]]),
+        (pd.Series([1, 2]), ("group0",), [[1, 2]]),
+        (pd.Series([1, 2], name=3), ("group0",), [[1, 2]]),
+        (pd.Series([1, 2], dtype="category"), ("group0",), [[1, 2]]),
+        (pd.Categorical(["a", "b"]), ("group0",), [["a", "b"]]),
+        (pd.Index([1, 2]), ("group0",), [[1, 2]]),
+        (pl.Series("school", ["a", "b"]), ("school",), [["a", "b"]]),
+        (pl.Series([1, 2]), ("group0",), [[1, 2]]),
+        (pd.DataFrame({"s": ["a", "b"], "i": [1, 2]}), ("s", "i"), [["a", "b"], [1, 2]]),
+        (pl.DataFrame({"s": ["a", "b"], "i": [1, 2]}), ("s", "i"), [["a", "b"], [1, 2]]),
+        (pd.DataFrame({0: ["a", "b"], 1: [1, 2]}), ("group0", "group1"), [["a", "b"], [1, 2]]),
+    ],
+)
+def test_read_groups(groups, names, labels):
+    read_names, read_labels = read_groups(groups, 2)
+    assert read_names == names
+    assert [column.tolist() for column in read_labels] == labels
+
+
+def test_groups_keep_nan():
+    for groups in (np.array([1.0, np.nan]), pd.Series([1.0, np.nan]), pl.Series([1, None])):
+        _, (labels,) = read_groups(groups, 2)
+        with pytest.raises(ValueError, match="missing labels"):
+            learn_grouping("g", [labels])
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"g": [1, 2]}, "`groups` must not be a dict, since cross-validation .* data frame"),
+        ([1, 2, 3], "`groups` has 3 rows, but X has 2"),
+        (pd.DataFrame({"g": [1]}), "`groups` has 1 rows, but X has 2"),
+        (np.ones((2, 1, 1)), "`groups` must be a 1-D array, .* but it has 3 dimensions"),
+        ("subject", "`groups` must be a 1-D array, .* but it has 0 dimensions"),
+        (np.empty((2, 0)), "`groups` has no columns"),
+        (pd.DataFrame(index=[0, 1]), "`groups` has no columns"),
+    ],
+)
+def test_malformed_array_groups(groups, message):
+    with pytest.raises(ValueError, match=message):
+        read_groups(groups, 2)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        [1, 2],
+        (1.0, 2.0),
+        np.array([1, 2], dtype=np.float32),
+        np.array([1, 2], dtype=object),
+        pd.Series([1, 2], index=[5, 3]),
+        pd.Series([1, 2], dtype="Int64"),
+        pl.Series([1, 2]),
+    ],
+)
+def test_read_target(y):
+    target = read_target(Estimator(), y, 2)
+    assert target.dtype == np.float64
+    assert_array_equal(target, [1.0, 2.0])
+
+
+def test_column_target_warns():
+    with pytest.warns(DataConversionWarning, match="A column-vector y was passed"):
+        assert_array_equal(read_target(Estimator(), [[1], [2]], 2), [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (None, "This Estimator estimator requires y to be passed, but the target y is None"),
+        ([1, np.nan], "Input y contains NaN"),
+        ([1, np.inf], "Input y contains infinity"),
+        (pd.Series([1, None], dtype="Int64"), "Input y contains NaN"),
+        (pl.Series([1, None]), "Input y contains NaN"),
+        ([1j, 2], "Complex data not supported"),
+        (["a", "b"], "arrays of bytes/strings"),
+        (np.array(["a", 1], dtype=object), "could not convert string to float"),
+        ([[1, 2], [3, 4]], "y should be a 1d array"),
+        ([1, 2, 3], r"inconsistent numbers of samples: \[2, 3\]"),
+        ([], r"0 sample\(s\)"),
+    ],
+)
+def test_malformed_target(y, message):
+    with pytest.raises(ValueError, match=message):
+        read_target(Estimator(), y, 2)
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        (None, [1, 1]),
+        (2, [2, 2]),
+        ([0, 3], [0, 3]),
+        (np.array([1, 2], dtype=np.float32), [1, 2]),
+        (pd.Series([1, 2], index=[5, 3]), [1, 2]),
+        (pl.Series([1, 2]), [1, 2]),
+    ],
+)
+def test_read_weights(weights, expected):
+    read = read_weights(weights, 2)
+    assert read.dtype == np.float64
+    assert_array_equal(read, expected)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1, -1], "`sample_weight` has negative values: weights must be zero or positive"),
+        (-1, "`sample_weight` has negative values"),
+        ([0, 0], "Sample weights must contain at least one non-zero number"),
+        (0.0, "Sample weights must contain at least one non-zero number"),
+        ([1, np.nan], "Input sample_weight contains NaN"),
+        ([1], r"sample_weight.shape == \(1,\), expected \(2,\)"),
+        ([[1, 2]], "Sample weights must be 1D array or scalar"),
+    ],
+)
+def test_malformed_weights(weights, message):
+    with pytest.raises(ValueError, match=message):
+        read_weights(weights, 2)
