@@ -1,0 +1,183 @@
+"""Gram blocks: everything later steps need of the rows, in one pass over them.
+
+``[Z X y]' W [Z X y]`` block by block. A factor with itself is block-diagonal, two factors form a
+sparse cross-table, and the fixed part is a small dense corner. Nothing here depends on a variance
+and, once it is built, nothing is as long as ``n``. The level axis comes last, so that the
+arithmetic on the small ``s x s`` blocks runs along contiguous memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from ._design import Term, row_scaled, to_dense
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class TermGram:
+    """One term with itself and with the fixed part. Data only.
+
+    Attributes
+    ----------
+    own : ndarray of shape (s, s, L)
+        Blocks of ``Z_k'WZ_k``.
+    fixed : ndarray of shape (s, p + 1, L)
+        ``Z_k'W[X y]``.
+    diagonal : bool
+        Whether the covariance of the term is restricted to its diagonal.
+    """
+
+    own: Array
+    fixed: Array
+    diagonal: bool
+
+    @property
+    def n_coefficients(self) -> int:
+        """``s``."""
+        return int(self.own.shape[0])
+
+    @property
+    def n_levels(self) -> int:
+        """``L``."""
+        return int(self.own.shape[2])
+
+
+@dataclass(frozen=True)
+class CrossGram:
+    """Cross-table ``Z_k'WZ_l`` of two terms: one block per pair of levels that meet. Data only.
+
+    Attributes
+    ----------
+    row_levels, column_levels : ndarray of shape (m,)
+        The pairs, sorted by row.
+    blocks : ndarray of shape (s_k, s_l, m)
+        Their blocks.
+    """
+
+    row_levels: Index
+    column_levels: Index
+    blocks: Array
+
+    @property
+    def transposed(self) -> CrossGram:
+        """``Z_l'WZ_k``, again sorted by row."""
+        order = np.argsort(self.column_levels, kind="stable")
+        return CrossGram(
+            self.column_levels[order],
+            self.row_levels[order],
+            np.ascontiguousarray(self.blocks[:, :, order].swapaxes(0, 1)),
+        )
+
+
+@dataclass(frozen=True)
+class CrossProducts:
+    """The Gram blocks of a data set. Data only; two data sets' blocks would add.
+
+    Attributes
+    ----------
+    terms : tuple of TermGram
+        One per random term.
+    cross : dict of (int, int) to CrossGram
+        Pairs of terms ``k < l``.
+    fixed : ndarray of shape (p + 1, p + 1)
+        ``[X y]'W[X y]``, penalised columns of X first.
+    penalty : ndarray of shape (p,)
+        Ridge penalty of each column, relative to sigma2; positive ones first, then zeros.
+    n : float
+        Number of rows (frequency weights: their sum).
+    sum_log_weights : float
+        ``sum log w`` (0 for frequency weights).
+    """
+
+    terms: tuple[TermGram, ...]
+    cross: dict[tuple[int, int], CrossGram]
+    fixed: Array
+    penalty: Array
+    n: float
+    sum_log_weights: float
+
+    @property
+    def n_unpenalized(self) -> int:
+        """Rank of the unpenalised fixed part, the ``p`` of ``n - p``."""
+        return int(np.count_nonzero(self.penalty == 0.0))
+
+
+def build_crossproducts(
+    terms: Sequence[Term],
+    X: Any,
+    y: Array,
+    weights: Array,
+    *,
+    penalty: Array,
+    n: float,
+    sum_log_weights: float,
+) -> CrossProducts:
+    """Build ``[Z X y]' W [Z X y]``.
+
+    Parameters
+    ----------
+    terms : sequence of Term
+        The random terms.
+    X : ndarray or sparse array of shape (n_rows, p)
+        Fixed columns of full rank, penalised ones first.
+    y : ndarray of shape (n_rows,)
+        Response.
+    weights : ndarray of shape (n_rows,)
+        Positive row weights.
+    penalty : ndarray of shape (p,)
+        Ridge penalty by column.
+    n : float
+        What the criterion counts as number of rows.
+    sum_log_weights : float
+        The weights' part of the criterion.
+
+    Returns
+    -------
+    CrossProducts
+    """
+    Xy = sparse.hstack([X, y[:, None]]).tocsr() if sparse.issparse(X) else np.column_stack([X, y])
+    weighted = row_scaled(Xy, weights)
+    Z = [term.Z() for term in terms]
+    cross = {}
+    for k in range(len(terms)):
+        WZk = row_scaled(Z[k], weights)
+        for l in range(k + 1, len(terms)):
+            blocksize = (terms[k].n_coefficients, terms[l].n_coefficients)
+            table = (WZk.T @ Z[l]).tobsr(blocksize)
+            table.sort_indices()
+            rows = np.repeat(np.arange(terms[k].n_levels), np.diff(table.indptr))
+            cross[k, l] = CrossGram(
+                rows.astype(np.int32),
+                table.indices.astype(np.int32),
+                np.ascontiguousarray(np.moveaxis(table.data, 0, -1)),
+            )
+    return CrossProducts(
+        terms=tuple(
+            _term_gram(term, Zk, weighted, weights) for term, Zk in zip(terms, Z, strict=True)
+        ),
+        cross=cross,
+        fixed=to_dense(Xy.T @ weighted),
+        penalty=penalty,
+        n=n,
+        sum_log_weights=sum_log_weights,
+    )
+
+
+def _term_gram(term: Term, Z: sparse.csr_array, weighted: Any, weights: Array) -> TermGram:
+    s, L = term.n_coefficients, term.n_levels
+    own = np.empty((s, s, L))
+    for a in range(s):
+        for b in range(a + 1):
+            product = weights * term.columns[a] * term.columns[b]
+            own[a, b] = own[b, a] = np.bincount(term.codes, product, minlength=L)
+    fixed = to_dense(Z.T @ weighted).reshape(L, s, -1)
+    return TermGram(own, np.ascontiguousarray(fixed.transpose(1, 2, 0)), term.diagonal)

@@ -1,0 +1,152 @@
+"""Terms: the sparse Z of each grouping factor.
+
+A one-hot ``Z`` never has to exist as a dense matrix: row i of term k has its ``s_k`` values in the
+``s_k`` columns of one level, so ``Z_k'WZ_k`` is block-diagonal and the product of two factors is a
+weighted cross-table, as sparse as the pairs of levels that meet in a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One random term: a factor's levels and the columns whose coefficients vary by level.
+
+    Attributes
+    ----------
+    codes : ndarray of shape (n,)
+        Level of each row, 0 to ``n_levels - 1``.
+    n_levels : int
+        ``L``.
+    columns : ndarray of shape (s, n)
+        Values that multiply the level's coefficients: ones for an intercept, and the slopes;
+        centred and scaled by `transform`.
+    transform : ndarray of shape (s, s)
+        ``A`` in ``b = A b_internal`` and ``Sigma = A Sigma_internal A'``: undoes the scaling.
+    diagonal : bool
+        Whether the covariance is restricted to its diagonal.
+    """
+
+    codes: NDArray[np.intp]
+    n_levels: int
+    columns: Array
+    transform: Array
+    diagonal: bool
+
+    @property
+    def n_coefficients(self) -> int:
+        """``s``."""
+        return int(self.columns.shape[0])
+
+    def Z(self) -> sparse.csr_array:
+        """Sparse ``Z`` of shape (n, L s), the coefficients of a level side by side."""
+        s, n = self.columns.shape
+        indices = (self.codes[:, None] * s + np.arange(s)).ravel()
+        return sparse.csr_array(
+            (self.columns.T.ravel(), indices, np.arange(0, s * n + 1, s)),
+            shape=(n, self.n_levels * s),
+        )
+
+
+def make_term(
+    codes: NDArray[np.intp],
+    n_levels: int,
+    slopes: Array,
+    weights: Array,
+    *,
+    intercept: bool,
+    diagonal: bool,
+) -> Term:
+    """Build a term with its slopes in units of their root mean square.
+
+    With a random intercept that may correlate with them the slopes are centred as well: a shift
+    of a slope is then a reparametrisation of ``Sigma``, so the fit does not depend on it.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n,)
+        Level of each row.
+    n_levels : int
+        Number of levels.
+    slopes : ndarray of shape (n, s - intercept)
+        Columns whose coefficient varies by level.
+    weights : ndarray of shape (n,)
+        Positive row weights, for means.
+    intercept : bool
+        Whether the intercept varies by level; it comes first.
+    diagonal : bool
+        Whether the covariance is restricted to its diagonal.
+
+    Returns
+    -------
+    Term
+    """
+    center = np.zeros(slopes.shape[1])
+    if intercept and not diagonal:
+        center = np.average(slopes, axis=0, weights=weights)
+    centered = slopes - center
+    scale = root_mean_square(centered, weights)
+    columns = (centered / scale).T
+    transform = np.diag(1.0 / scale)
+    if intercept:
+        columns = np.vstack([np.ones(len(codes)), columns])
+        top = np.concatenate([[1.0], -center / scale])
+        transform = np.vstack([top, np.column_stack([np.zeros(len(scale)), transform])])
+    return Term(codes, n_levels, np.ascontiguousarray(columns), transform, diagonal)
+
+
+def root_mean_square(columns: Array, weights: Array) -> Array:
+    """``sqrt(sum w x^2 / sum w)`` by column, without overflow; 1.0 for a column of zeros."""
+    largest = np.max(np.abs(columns), axis=0, initial=0.0)
+    unit = columns / np.where(largest > 0, largest, 1.0)
+    rms = largest * np.sqrt(np.average(unit**2, axis=0, weights=weights))
+    return np.where(rms > 0, rms, 1.0)
+
+
+def row_scaled(matrix: Any, weights: Array) -> Any:
+    """``W matrix``, dense or sparse as it comes."""
+    if sparse.issparse(matrix):
+        return matrix.multiply(weights[:, None]).tocsr()
+    return matrix * weights[:, None]
+
+
+def to_dense(matrix: Any) -> Array:
+    """A sparse or dense matrix as an array."""
+    return np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix)
+
+
+def varies_within_levels(codes: NDArray[np.intp], n_levels: int, column: Array) -> bool:
+    """Whether `column` takes two values in any one level."""
+    first = np.empty(n_levels)
+    first[codes] = column
+    return bool(np.any(first[codes] != column))
+
+
+def random_part(codes: NDArray[np.intp], columns: Array, effects: Array) -> Array:
+    """``Z b`` of one term by lookup; a code of -1 has no effect.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n,)
+        Level of each row.
+    columns : ndarray of shape (s, n)
+        Unscaled values that multiply the coefficients.
+    effects : ndarray of shape (L, s)
+        Random effects.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+    """
+    known = codes >= 0
+    part = np.einsum("sn,ns->n", columns, effects[np.where(known, codes, 0)])
+    return np.where(known, part, 0.0)

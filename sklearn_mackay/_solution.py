@@ -1,0 +1,167 @@
+"""The two records between the kernel and the variance loop: variances in, solution out.
+
+Notation (one table for the whole package): ``y = X beta + sum_k Z_k b_k + e``, term ``k`` has
+``L_k`` levels with ``s_k`` coefficients each, ``b_k ~ N(0, I (x) Sigma_k)``,
+``e ~ N(0, sigma2 W^-1)``, ``V = sum_k Z_k (I (x) Sigma_k) Z_k' + sigma2 W^-1`` and
+``P = V^-1 - V^-1 X (X'V^-1 X)^-1 X'V^-1``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+RANK_TOLERANCE = 1e-14  # relative eigenvalues of a covariance below it are rounding
+
+
+@dataclass(frozen=True)
+class Variances:
+    """Residual variance and one covariance matrix per term.
+
+    Attributes
+    ----------
+    sigma2 : float
+        Residual variance.
+    Sigma : tuple of ndarray of shape (s_k, s_k)
+        Covariance of the coefficients of one level; positive semi-definite, possibly singular.
+    """
+
+    sigma2: float
+    Sigma: tuple[Array, ...]
+
+    def scaled(self, factor: float) -> Variances:
+        """All variances times ``factor``."""
+        return Variances(self.sigma2 * factor, tuple(S * factor for S in self.Sigma))
+
+
+@dataclass(frozen=True)
+class PenalizedSolution:
+    """Henderson's solution at given variances, with what the variance updates need of it.
+
+    Everything depends on the variances. The trace part `N` belongs to the criterion asked for:
+    with ``P`` for REML, with ``V^-1`` for ML.
+
+    Attributes
+    ----------
+    variances : Variances
+        Where the equations were solved.
+    beta : ndarray of shape (p,)
+        Fixed effects.
+    b : tuple of ndarray of shape (L_k, s_k)
+        Predicted random effects.
+    N : tuple of ndarray of shape (s_k, s_k)
+        ``sum_j Z_kj' P Z_kj`` (ML: ``V^-1`` in place of ``P``).
+    vv : tuple of ndarray of shape (s_k, s_k)
+        ``sum_j v_kj v_kj'`` with ``v_k = Z_k' P y``.
+    n_levels : tuple of int
+        ``L_k``.
+    yPy : float
+        ``y' P y``.
+    log_det : float or None
+        ``sum_k L_k log|Sigma_k| + log|K|`` less its powers of sigma2 (the log determinant of the
+        spherical system); None where an engine does not know it.
+    information : ndarray of shape (m, m)
+        ``F' P F``, twice the average information. Its working vectors are
+        ``Z_k (I (x) E) v_k`` with the symmetric units ``E`` of each term in turn.
+    beta_cov : ndarray of shape (p, p)
+        Covariance of `beta`.
+    finite : bool
+        False where the factorisation broke down; the numbers are then meaningless.
+    """
+
+    variances: Variances
+    beta: Array
+    b: tuple[Array, ...]
+    N: tuple[Array, ...]
+    vv: tuple[Array, ...]
+    n_levels: tuple[int, ...]
+    yPy: float
+    log_det: float | None
+    information: Array
+    beta_cov: Array
+    finite: bool
+
+    @property
+    def U(self) -> tuple[Array, ...]:
+        """``sum_j b_kj b_kj'``."""
+        return tuple(S @ vv @ S for S, vv in zip(self.variances.Sigma, self.vv, strict=True))
+
+    @property
+    def T(self) -> tuple[Array, ...]:
+        """``sum_j Cov(b_kj - b_kj true)``, from ``N = L Sigma^-1 - Sigma^-1 T Sigma^-1``."""
+        Sigma = self.variances.Sigma
+        return tuple(
+            L * S - S @ N @ S for L, S, N in zip(self.n_levels, Sigma, self.N, strict=True)
+        )
+
+    @property
+    def gamma(self) -> tuple[float, ...]:
+        """MacKay's effective number of parameters of each term, ``tr(N Sigma)``.
+
+        This form does not cancel where a variance is small, ``q - tr(Sigma^-1 T)`` does.
+        """
+        pairs = zip(self.N, self.variances.Sigma, strict=True)
+        return tuple(float(np.sum(N * S)) for N, S in pairs)
+
+    @property
+    def gradient(self) -> tuple[Array, ...]:
+        """``d deviance / d Sigma_k = N_k - v_k v_k'`` as symmetric matrices."""
+        return tuple(N - vv for N, vv in zip(self.N, self.vv, strict=True))
+
+    @property
+    def eWe(self) -> float:
+        """Weighted residual sum of squares (with a ridge penalty, its penalty included)."""
+        quadratic = sum(
+            float(np.sum(vv * S)) for vv, S in zip(self.vv, self.variances.Sigma, strict=True)
+        )
+        return self.variances.sigma2 * (self.yPy - quadratic)
+
+    def rescaled(self, factor: float) -> PenalizedSolution:
+        """Return the solution at variances all ``factor`` times as large, without solving again.
+
+        ``V`` scales as a whole, so `beta` and `b` stay and ``P`` divides by ``factor``.
+        """
+        return replace(
+            self,
+            variances=self.variances.scaled(factor),
+            N=tuple(N / factor for N in self.N),
+            vv=tuple(vv / factor**2 for vv in self.vv),
+            yPy=self.yPy / factor,
+            information=self.information / factor**2,
+            beta_cov=self.beta_cov * factor,
+        )
+
+
+def symmetric_units(s: int, *, diagonal: bool) -> Array:
+    """Symmetric units ``E_ab`` of shape (m, s, s), the coordinates of a covariance.
+
+    Parameters
+    ----------
+    s : int
+        Order of the matrix.
+    diagonal : bool
+        Only ``E_aa``.
+
+    Returns
+    -------
+    ndarray of shape (m, s, s)
+        ``m`` is ``s`` or ``s (s + 1) / 2``; lower triangle row by row.
+    """
+    pairs = [(a, b) for a in range(s) for b in range(a + 1) if a == b or not diagonal]
+    units = np.zeros((len(pairs), s, s))
+    for unit, (a, b) in zip(units, pairs, strict=True):
+        unit[a, b] = unit[b, a] = 1.0
+    return units
+
+
+def null_directions(Sigma: Array) -> Array:
+    """Orthonormal basis (s, r) of the directions in which a covariance is exactly zero.
+
+    A covariance that a step set to zero in some direction keeps that up to rounding.
+    """
+    eigenvalues, vectors = np.linalg.eigh(Sigma)
+    return vectors[:, eigenvalues <= RANK_TOLERANCE * max(float(eigenvalues[-1]), 0.0)]

@@ -1,0 +1,1 @@
+"""The only package that imports TensorFlow; the estimator imports it inside ``fit``."""
