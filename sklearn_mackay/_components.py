@@ -1,0 +1,270 @@
+"""Variance components in the user's units and in the internal ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._design import Term, make_term, varies_within_levels
+
+Array = NDArray[np.float64]
+
+RESIDUAL = "residual"
+
+
+@dataclass(frozen=True)
+class Component:
+    """One grouping factor's part of the model.
+
+    A coefficient whose variance the data cannot tell from another's is left out of `term`; its
+    variance and effects are zero.
+
+    Attributes
+    ----------
+    name : str
+        Factor.
+    coefficients : tuple of str
+        "intercept" and slopes, as the user knows them.
+    codes : ndarray of shape (n,)
+        Level of each row.
+    n_levels : int
+        Number of levels.
+    identified : tuple of int
+        Which coefficients `term` has.
+    diagonal : bool
+        Whether the covariance is restricted to its diagonal.
+    term : Term or None
+        None where no coefficient is identified.
+    warnings : tuple of str
+        What the user should know about the factor.
+    """
+
+    name: str
+    coefficients: tuple[str, ...]
+    codes: NDArray[np.intp]
+    n_levels: int
+    identified: tuple[int, ...]
+    diagonal: bool
+    term: Term | None
+    warnings: tuple[str, ...]
+
+    def to_internal(self, Sigma: Array, y_scale: float) -> Array:
+        """Covariance (s, s) of the term for one in the user's units."""
+        assert self.term is not None
+        inverse = np.linalg.inv(self.term.transform) / y_scale
+        kept = Sigma[np.ix_(self.identified, self.identified)]
+        return np.asarray(inverse @ kept @ inverse.T)
+
+    def to_user(self, Sigma: Array, y_scale: float) -> Array:
+        """Covariance of all coefficients in the user's units."""
+        full = np.zeros((len(self.coefficients),) * 2)
+        if self.term is not None:
+            transform = self.term.transform * y_scale
+            full[np.ix_(self.identified, self.identified)] = transform @ Sigma @ transform.T
+        return full
+
+    def effects(self, b: Array, y_scale: float) -> Array:
+        """Random effects (L, s) of all coefficients in the user's units."""
+        full = np.zeros((self.n_levels, len(self.coefficients)))
+        if self.term is not None:
+            full[:, self.identified] = b @ self.term.transform.T * y_scale
+        return full
+
+
+def make_component(
+    name: str,
+    coefficients: tuple[str, ...],
+    codes: NDArray[np.intp],
+    n_levels: int,
+    slopes: Array,
+    weights: Array,
+    *,
+    intercept: bool,
+    diagonal: bool,
+    held: bool,
+    confounded: bool,
+    repeated: bool,
+) -> Component:
+    """Build a factor's term and say what in it the data cannot tell.
+
+    Parameters
+    ----------
+    name : str
+        Factor.
+    coefficients : tuple of str
+        "intercept" if it varies by level, then the slopes.
+    codes : ndarray of shape (n,)
+        Level of each row.
+    n_levels : int
+        Number of levels.
+    slopes : ndarray of shape (n, s - intercept)
+        Columns whose coefficient varies by level.
+    weights : ndarray of shape (n,)
+        Row weights.
+    intercept : bool
+        Whether the intercept varies by level.
+    diagonal : bool
+        Whether the covariance is restricted to its diagonal.
+    held : bool
+        Whether its covariance is given, so that nothing about it has to be identified.
+    confounded : bool
+        Whether the fixed part has an intercept, which a factor of one level repeats.
+    repeated : bool
+        Whether a row of a weight other than 1 stands for several rows.
+
+    Returns
+    -------
+    Component
+
+    Raises
+    ------
+    ValueError
+        For a factor with a single level beside an intercept.
+    """
+    term: Term | None
+    if held:
+        term = make_term(codes, n_levels, slopes, weights, intercept=intercept, diagonal=diagonal)
+        everything = tuple(range(len(coefficients)))
+        return Component(name, coefficients, codes, n_levels, everything, diagonal, term, ())
+    notes = []
+    if n_levels == 1 and confounded:
+        raise ValueError(
+            f"Grouping factor {name!r} has a single level (n_samples={len(codes)}): its effect is "
+            "confounded with the intercept. Remove it from `groups`."
+        )
+    if n_levels <= 2:
+        notes.append(
+            f"Grouping factor {name!r} has only {n_levels} level{'s' * (n_levels > 1)}: its "
+            "variance is poorly determined. Consider a fixed effect instead."
+        )
+    varying = [varies_within_levels(codes, n_levels, column) for column in slopes.T]
+    constant = [c for c, v in zip(coefficients[int(intercept) :], varying, strict=True) if not v]
+    if constant:
+        notes.append(
+            f"Random slope {', '.join(map(repr, constant))} does not vary within any level of "
+            f"{name!r}: its variance is not identified and is set to 0. Remove it from "
+            "`random_slopes`."
+        )
+    one_row_each = n_levels == len(codes) and not (repeated and np.any(weights != 1.0))
+    if one_row_each:
+        notes.append(
+            f"Grouping factor {name!r} has as many levels as rows: its variance cannot be told "
+            "from the residual variance and is set to 0. Remove it from `groups`."
+        )
+    with_intercept = intercept and not one_row_each
+    identified = (0,) * with_intercept + tuple(
+        int(intercept) + i for i, varies in enumerate(varying) if varies
+    )
+    term = None
+    if identified:
+        term = make_term(
+            codes,
+            n_levels,
+            slopes[:, varying],
+            weights,
+            intercept=with_intercept,
+            diagonal=diagonal,
+        )
+    return Component(name, coefficients, codes, n_levels, identified, diagonal, term, tuple(notes))
+
+
+def read_covariance(covariance: Any, factors: Sequence[str]) -> dict[str, bool]:
+    """Whether each factor's covariance is diagonal.
+
+    Parameters
+    ----------
+    covariance : {"full", "diagonal"} or dict of factor to these
+        The estimator's parameter.
+    factors : sequence of str
+        Names of the factors; those that a dict leaves out are "full".
+
+    Returns
+    -------
+    dict of str to bool
+    """
+    given = covariance if isinstance(covariance, Mapping) else dict.fromkeys(factors, covariance)
+    _check_names(given, factors, "covariance")
+    kinds = [covariance] if not isinstance(covariance, Mapping) else list(given.values())
+    for kind in kinds:
+        if kind not in ("full", "diagonal"):
+            raise ValueError(f"`covariance` must be 'full' or 'diagonal', got {kind!r}.")
+    return {factor: given.get(factor, "full") == "diagonal" for factor in factors}
+
+
+def read_variances(
+    given: Any,
+    coefficients: Mapping[str, tuple[str, ...]],
+    diagonal: Mapping[str, bool],
+    parameter: str,
+) -> dict[str, Array]:
+    """Covariance matrices of named components, the residual variance as a (1, 1) matrix.
+
+    Parameters
+    ----------
+    given : dict or None
+        ``{factor: variance or covariance matrix, "residual": variance}``; a sequence of variances
+        stands for a diagonal matrix.
+    coefficients : mapping of str to tuple of str
+        Coefficients of each factor.
+    diagonal : mapping of str to bool
+        Whether a factor's covariance is restricted to its diagonal.
+    parameter : str
+        Which parameter is read, for messages.
+
+    Returns
+    -------
+    dict of str to ndarray
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, a wrong shape, or a matrix that is no covariance.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ValueError(f"`{parameter}` must be a dict of component to variance, got {given!r}.")
+    _check_names(given, [*coefficients, RESIDUAL], parameter)
+    matrices = {}
+    for name, value in given.items():
+        s = 1 if name == RESIDUAL else len(coefficients[name])
+        matrix = np.asarray(value, dtype=np.float64)
+        if matrix.ndim < 2 and matrix.size == s:
+            matrix = np.diag(np.atleast_1d(matrix))
+        if matrix.shape != (s, s):
+            raise ValueError(
+                f"`{parameter}[{name!r}]` has shape {matrix.shape}, but the component has "
+                f"{s} coefficient{'s' * (s > 1)}."
+            )
+        _check_covariance(matrix, f"`{parameter}[{name!r}]`")
+        if diagonal.get(name, False) and np.any(matrix != np.diag(np.diag(matrix))):
+            raise ValueError(
+                f"`{parameter}[{name!r}]` has covariances, but covariance='diagonal' asks for none."
+            )
+        if name == RESIDUAL and matrix[0, 0] <= 0:
+            raise ValueError(f"`{parameter}['residual']` must be positive, got {value!r}.")
+        matrices[name] = matrix
+    return matrices
+
+
+def _check_names(given: Mapping[str, Any], known: Sequence[str], parameter: str) -> None:
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise ValueError(
+            f"`{parameter}` names {unknown[0]!r}, which is no component of the model: "
+            f"{', '.join(map(repr, known))}."
+        )
+
+
+def _check_covariance(matrix: Array, where: str) -> None:
+    if not np.all(np.isfinite(matrix)):
+        raise ValueError(f"{where} must be finite.")
+    size = np.max(np.abs(matrix))
+    if not np.allclose(matrix, matrix.T, rtol=0, atol=1e-12 * size):
+        raise ValueError(f"{where} must be symmetric.")
+    if np.linalg.eigvalsh(matrix)[0] < -1e-12 * size:
+        raise ValueError(f"{where} must be positive semi-definite, a variance cannot be negative.")

@@ -1,0 +1,302 @@
+"""The variance loop: solve, look, move, until nothing moves.
+
+Knows no data and no engine: `solve` maps variances to a :class:`PenalizedSolution`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ._criterion import deviance, steepest_release
+from ._crossproducts import CrossProducts
+from ._solution import PenalizedSolution, Variances
+from ._variances import (
+    Freedom,
+    NewtonStep,
+    drop_vanished,
+    mackay_update,
+    mm_update,
+    newton_step,
+    quick_update,
+    release,
+)
+
+Solve = Callable[[Variances], PenalizedSolution]
+
+ZERO_RESIDUAL = 1e-12  # share of y'Wy below which a residual is rounding of the Gram blocks
+SUFFICIENT_DECREASE = 1e-4  # Armijo's constant
+MACKAY_STEPS = 2  # warm-up before Newton: far from the optimum MacKay's steps are longer
+ROUNDING = 1e-13  # relative rounding of a deviance; differences below it mean nothing
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What one iteration saw.
+
+    Attributes
+    ----------
+    step : str
+        What led here: "start", "mackay", "mm", "newton", "quick", "zero" or "release".
+    deviance : float
+        Criterion at `variances`.
+    variances : Variances
+        Where it was evaluated.
+    change : float
+        The convergence measure: Newton decrement, or largest relative change of a variance.
+    """
+
+    step: str
+    deviance: float
+    variances: Variances
+    change: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Result of the loop.
+
+    Attributes
+    ----------
+    solution : PenalizedSolution
+        At the last variances.
+    deviance : float
+        Criterion there.
+    converged : bool
+        Whether the stopping rule and the test at zero variances hold.
+    zero_residual : bool
+        Whether the model fits y exactly, so that sigma2 is zero.
+    history : tuple of Iteration
+        One entry per solve.
+    """
+
+    solution: PenalizedSolution
+    deviance: float
+    converged: bool
+    zero_residual: bool
+    history: tuple[Iteration, ...]
+
+
+@dataclass
+class _Walk:
+    """The present point of the loop, and how it got there."""
+
+    solve: Solve
+    crossproducts: CrossProducts
+    freedom: Freedom
+    rescale: bool
+    report: Callable[[Iteration], None]
+    solution: PenalizedSolution
+    deviance: float
+    history: list[Iteration]
+
+    def look(self, variances: Variances) -> tuple[PenalizedSolution, float]:
+        """Solve at `variances`; where everything is free, at their best common multiple."""
+        solution = self.solve(variances)
+        if not solution.finite:
+            return solution, np.inf
+        if self.rescale and solution.yPy > 0:
+            solution = solution.rescaled(solution.yPy / self.freedom.dof)
+        value = deviance(
+            solution,
+            dof=self.freedom.dof,
+            sum_log_weights=self.crossproducts.sum_log_weights,
+            penalty=self.crossproducts.penalty,
+        )
+        return solution, value if np.isfinite(value) else np.inf
+
+    def move(self, step: str, solution: PenalizedSolution, value: float, change: float) -> None:
+        """Accept a point."""
+        self.solution, self.deviance = solution, value
+        self.history.append(Iteration(step, value, solution.variances, change))
+        self.report(self.history[-1])
+
+    @property
+    def zero_residual(self) -> bool:
+        residual = self.solution.eWe
+        return residual <= ZERO_RESIDUAL * float(self.crossproducts.fixed[-1, -1])
+
+    @property
+    def rounding(self) -> float:
+        return ROUNDING * max(abs(self.deviance), self.crossproducts.n)
+
+
+def estimate_variances(
+    solve: Solve,
+    crossproducts: CrossProducts,
+    start: Variances,
+    freedom: Freedom,
+    *,
+    method: str,
+    max_iter: int,
+    tol: float,
+    report: Callable[[Iteration], None] = lambda iteration: None,
+) -> Fit:
+    """Find the variances that a method asks for.
+
+    Parameters
+    ----------
+    solve : callable
+        ``variances -> PenalizedSolution``, with the traces of the criterion.
+    crossproducts : CrossProducts
+        Gram blocks.
+    start : Variances
+        Where to begin; components that are held stay there.
+    freedom : Freedom
+        What may move, and the degrees of freedom of the criterion.
+    method : {"reml", "ml", "mackay", "quick"}
+        "reml" and "ml" take average-information steps, the others their fixed point's.
+    max_iter : int
+        Largest number of iterations.
+    tol : float
+        Newton decrement in units of the deviance for "reml" and "ml", relative change of the
+        variances for the fixed points.
+    report : callable
+        Called with each :class:`Iteration`.
+
+    Returns
+    -------
+    Fit
+    """
+    walk = _Walk(
+        solve=solve,
+        crossproducts=crossproducts,
+        freedom=freedom,
+        rescale=freedom.scale and method in ("reml", "ml"),
+        report=report,
+        solution=None,  # type: ignore[arg-type]
+        deviance=np.inf,
+        history=[],
+    )
+    walk.move("start", *walk.look(start), np.inf)
+    converged = False
+    if not (any(freedom.terms) or freedom.residual):
+        converged = True
+    elif method == "quick":
+        converged = _iterate_quick(walk, max_iter, tol)
+    elif method == "mackay":
+        converged = _iterate_mackay(walk, max_iter, tol)
+    else:
+        converged = _iterate_newton(walk, max_iter, tol)
+    return Fit(
+        solution=walk.solution,
+        deviance=walk.deviance,
+        converged=converged,
+        zero_residual=walk.zero_residual,
+        history=tuple(walk.history),
+    )
+
+
+def _iterate_newton(walk: _Walk, max_iter: int, tol: float) -> bool:
+    for iteration in range(max_iter):
+        if walk.zero_residual:
+            return True
+        if iteration < MACKAY_STEPS:
+            _safe_mackay(walk)
+            continue
+        step = newton_step(walk.solution, walk.freedom)
+        if step.decrement > tol:
+            if not _descend(walk, step):
+                _try(walk, "mm", mm_update(walk.solution, walk.freedom), step.decrement)
+            _drop(walk, step.decrement)
+            continue
+        # The decrement bounds the deviance; one more step makes the variances as exact.
+        _try(walk, "newton", step.at(1.0), step.decrement)
+        _drop(walk, step.decrement)
+        if not _release(walk, tol):
+            return True
+    return False
+
+
+def _iterate_mackay(walk: _Walk, max_iter: int, tol: float) -> bool:
+    for _ in range(max_iter):
+        if walk.zero_residual:
+            return True
+        change = _safe_mackay(walk)
+        _drop(walk, change)
+        if change <= tol and not _release(walk, tol):
+            return True
+    return False
+
+
+def _iterate_quick(walk: _Walk, max_iter: int, tol: float) -> bool:
+    for _ in range(max_iter):
+        if walk.zero_residual:
+            return True
+        before = walk.solution.variances
+        candidate = quick_update(walk.solution, walk.freedom)
+        change = relative_change(before, candidate)
+        walk.move("quick", *walk.look(candidate), change)
+        if change <= tol and not _drop(walk, change, uphill_only=False):
+            return True
+    return False
+
+
+def _safe_mackay(walk: _Walk) -> float:
+    """MacKay's update, or the monotone MM update where it would raise the deviance."""
+    before = walk.solution.variances
+    change = 0.0
+    for name, update in (("mackay", mackay_update), ("mm", mm_update)):
+        candidate = update(walk.solution, walk.freedom)
+        change = relative_change(before, candidate)
+        if _try(walk, name, candidate, change):
+            break
+    return change
+
+
+def _descend(walk: _Walk, step: NewtonStep) -> bool:
+    """Go along a Newton step until the deviance falls enough."""
+    for length in (1.0, 0.5, 0.25, 0.0625):
+        solution, value = walk.look(step.at(length))
+        bound = walk.deviance + SUFFICIENT_DECREASE * length * step.slope
+        if value <= bound + walk.rounding:
+            walk.move("newton", solution, value, step.decrement)
+            return True
+    return False
+
+
+def _try(walk: _Walk, name: str, candidate: Variances, change: float) -> bool:
+    solution, value = walk.look(candidate)
+    if value <= walk.deviance + walk.rounding:
+        walk.move(name, solution, value, change)
+        return True
+    return False
+
+
+def _drop(walk: _Walk, change: float, *, uphill_only: bool = True) -> bool:
+    """Set vanished directions to zero; whether there were any."""
+    candidate = drop_vanished(walk.solution, walk.freedom, uphill_only=uphill_only)
+    if candidate is walk.solution.variances:
+        return False
+    walk.move("zero", *walk.look(candidate), change)
+    return True
+
+
+def _release(walk: _Walk, tol: float) -> bool:
+    """Free a direction that may not stay at zero; whether there was one."""
+    freedom, solution = walk.freedom, walk.solution
+    for k, Sigma in enumerate(solution.variances.Sigma):
+        if not freedom.terms[k]:
+            continue
+        slope, direction = steepest_release(
+            Sigma, solution.gradient[k], diagonal=freedom.diagonal[k]
+        )
+        scale = float(direction @ solution.N[k] @ direction)
+        # The fall to be had from a slope of -s N is about L s^2 / 2.
+        gain = 0.5 * solution.n_levels[k] * (slope / scale) ** 2 if scale > 0 else 0.0
+        if slope < 0 and gain > tol:
+            candidate = release(solution, k, direction, slope)
+            return _try(walk, "release", candidate, gain)
+    return False
+
+
+def relative_change(before: Variances, after: Variances) -> float:
+    """Largest change of a variance, relative to it; covariances relative to their largest entry."""
+    changes = [abs(after.sigma2 - before.sigma2) / before.sigma2]
+    for old, new in zip(before.Sigma, after.Sigma, strict=True):
+        size = float(np.max(np.abs(old)))
+        if size > 0:
+            changes.append(float(np.max(np.abs(new - old))) / size)
+    return max(changes)

@@ -1,0 +1,610 @@
+"""The estimator: reads parameters and data, calls the layers below in order, keeps the result."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from itertools import combinations
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import r2_score
+from sklearn.utils.metadata_routing import UNUSED
+from sklearn.utils.validation import check_is_fitted
+
+from ._components import RESIDUAL, Component, make_component, read_covariance, read_variances
+from ._design import random_part, to_dense
+from ._empirical_bayes import Iteration
+from ._grouping import Grouping, encode, learn_grouping, same_kind, unseen_labels
+from ._model import ILL_CONDITIONED, Estimates, Options, fit_model
+from ._validation import (
+    ColumnRoles,
+    FactorColumns,
+    Labels,
+    Table,
+    read_groups,
+    read_table,
+    read_target,
+    read_weights,
+    resolve_roles,
+)
+
+Array = NDArray[np.float64]
+
+METHODS = ("reml", "ml", "mackay", "quick")
+
+
+class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
+    """Linear mixed model: one level of regularisation per grouping factor, learned from the data.
+
+    Fits ``y = X beta + sum_k Z_k b_k + e`` with ``b_kj ~ N(0, Sigma_k)`` for each level ``j`` of
+    grouping factor ``k`` and ``e ~ N(0, sigma2 / w)``. The variances maximise the evidence, which
+    is the REML likelihood; no validation set is needed. With no groups it is
+    :class:`~sklearn.linear_model.Ridge`.
+
+    Parameters
+    ----------
+    groups : str, int, tuple, list of these, boolean mask, callable or "from_dtype", default=None
+        Columns of X that are grouping factors, by name or position; a tuple is the interaction
+        of its columns. "from_dtype": every categorical column of a data frame.
+    random_slopes : dict, default=None
+        ``{"subject": ["days"]}``: columns of X whose coefficient varies by level, beside the
+        random intercept; ``{"subject": {"slopes": ["days"], "intercept": False}}`` without it.
+    covariance : {"full", "diagonal"} or dict of factor to these, default="full"
+        Whether intercept and slopes of a level are correlated.
+    fixed_features : list, boolean mask or callable, default=None
+        Columns of the fixed part; None for every column that is no grouping factor.
+    alpha : float, default=0.0
+        Ridge penalty of the fixed features, as in Ridge; the intercept is never penalised.
+    fit_intercept : bool, default=True
+        Whether the fixed part has an intercept.
+    method : {"reml", "ml", "mackay", "quick"}, default="reml"
+        "reml" and "ml" maximise their likelihood by average information; "mackay" iterates
+        MacKay's evidence update to the optimum of REML; "quick" is Hinton's "quick and dirty"
+        update, biased towards zero, kept because it is the published method.
+    solver : {"exact"}, default="exact"
+        Engine: block elimination with a dense factorisation of what is crossed.
+    fixed_variances : dict, default=None
+        ``{"subject": 4.0, "residual": 1.0}``, a covariance matrix for a factor with slopes: these
+        are held, the others estimated.
+    initial_variances : dict, default=None
+        Where to start, in the same form.
+    effects : {"conditional", "population"} or list of str, default="conditional"
+        Random effects that `predict` adds: all, none, or those of some factors.
+    unknown_groups : {"population", "error"}, default="population"
+        What `predict` does with a level not seen in `fit`: effect 0, or an error. A missing label
+        always has effect 0.
+    weight_type : {"frequency", "precision"}, default="frequency"
+        Whether a `sample_weight` of 2 means the row twice, or half the residual variance.
+    max_iter : int, default=200
+        Largest number of iterations.
+    tol : float, default=1e-7
+        For "reml" and "ml" the Newton decrement in units of the deviance, for the fixed points
+        the relative change of the variances.
+    copy_X : bool, default=True
+        False allows `fit` to centre an array X in place.
+    verbose : int, default=0
+        1 prints a line an iteration.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_fixed_features,)
+        Fixed effects, in the order of `fixed_features_`.
+    intercept_ : float
+        Fixed intercept.
+    coef_std_, intercept_std_ : ndarray of shape (n_fixed_features,), float
+        Their standard errors; NaN for a column dropped as a combination of others.
+    variance_components_ : dict of str to float or ndarray of shape (s, s)
+        Variance of each factor's effects, a covariance matrix with slopes (intercept first, then
+        slopes as given); and "residual".
+    random_effects_ : dict of str to ndarray of shape (n_levels, s)
+        Predicted effects of each level, in the order of `group_levels_`.
+    group_levels_ : dict of str to ndarray of shape (n_levels,)
+        Labels of each factor's levels.
+    effective_dof_ : dict of str to float
+        MacKay's effective number of parameters, ``gamma``, of each factor.
+    log_likelihood_ : float
+        Log-likelihood (REML's except for method="ml"), with lme4's constants; ``inf`` where the
+        model fits y exactly.
+    aic_, bic_ : float
+        Information criteria from it, counted as lme4 counts.
+    n_iter_ : int
+        Number of times the penalised equations were solved.
+    converged_ : bool
+        Whether the iteration met `tol`, and no variance at zero wants to grow.
+    singular_ : bool
+        Whether a variance is zero, or a correlation one.
+    history_ : list of dict
+        Step, criterion, variances and change of each iteration, in the user's units ("deviance"
+        in internal units, up to a constant).
+    groups_ : list of str
+        Names of the grouping factors.
+    fixed_features_ : ndarray of str or int
+        Names, or positions, of the fixed features.
+    n_features_in_ : int
+        Number of columns of X, grouping columns included.
+    feature_names_in_ : ndarray of str
+        Names of the columns of X, where it has them.
+
+    Notes
+    -----
+    MacKay's update of a variance is ``u'u / gamma`` with ``gamma = q - tr(Sigma^-1 T)`` effective
+    parameters. Setting the derivative of the REML likelihood to zero gives the same equation. It
+    need not raise the evidence at every step; here it is safeguarded.
+
+    References
+    ----------
+    .. [1] MacKay (1992), "Bayesian interpolation", Neural Computation 4(3).
+    .. [2] Bates, Maechler, Bolker, Walker (2015), "Fitting linear mixed-effects models using
+       lme4", Journal of Statistical Software 67(1).
+    .. [3] Gilmour, Thompson, Cullis (1995), "Average information REML", Biometrics 51(4).
+
+    Examples
+    --------
+    >>> from sklearn_mackay import MacKayMixedRegressor
+    >>> from sklearn_mackay.datasets import load_sleepstudy
+    >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+    >>> model = MacKayMixedRegressor(groups="Subject", random_slopes={"Subject": ["Days"]})
+    >>> model.fit(X, y).variance_components_["Subject"].round(2)
+    array([[612.1 ,   9.6 ],
+           [  9.6 ,  35.07]])
+    >>> model.coef_.round(3), round(model.intercept_, 3)
+    (array([10.467]), 251.405)
+    """
+
+    __metadata_request__predict = {"effects": UNUSED}
+
+    def __init__(
+        self,
+        groups: Any = None,
+        *,
+        random_slopes: Any = None,
+        covariance: Any = "full",
+        fixed_features: Any = None,
+        alpha: float = 0.0,
+        fit_intercept: bool = True,
+        method: str = "reml",
+        solver: str = "exact",
+        fixed_variances: Any = None,
+        initial_variances: Any = None,
+        effects: Any = "conditional",
+        unknown_groups: str = "population",
+        weight_type: str = "frequency",
+        max_iter: int = 200,
+        tol: float = 1e-7,
+        copy_X: bool = True,
+        verbose: int = 0,
+    ) -> None:
+        self.groups = groups
+        self.random_slopes = random_slopes
+        self.covariance = covariance
+        self.fixed_features = fixed_features
+        self.alpha = alpha
+        self.fit_intercept = fit_intercept
+        self.method = method
+        self.solver = solver
+        self.fixed_variances = fixed_variances
+        self.initial_variances = initial_variances
+        self.effects = effects
+        self.unknown_groups = unknown_groups
+        self.weight_type = weight_type
+        self.max_iter = max_iter
+        self.tol = tol
+        self.copy_X = copy_X
+        self.verbose = verbose
+
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+    ) -> MacKayMixedRegressor:
+        """Estimate variances, fixed effects and random effects.
+
+        Parameters
+        ----------
+        X : data frame, array-like or sparse matrix of shape (n_samples, n_features)
+            Fixed features, slopes and, named by the parameter `groups`, grouping columns.
+        y : array-like of shape (n_samples,)
+            Response.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Row weights; see `weight_type`. A row of weight zero is left out.
+        groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
+            Labels of grouping factors, instead of columns of X.
+
+        Returns
+        -------
+        MacKayMixedRegressor
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError
+            For input that cannot be fitted; the estimator is then as before.
+        """
+        # The only road to TensorFlow: importing the package, predicting and unpickling do without.
+        from .kernels.exact import prepare
+
+        self._check_parameters()
+        shell = copy.copy(self)
+        table = read_table(shell, X, reset=True)
+        y = read_target(self, y, table.n_rows)
+        weights = read_weights(sample_weight, table.n_rows)
+        names, arrays = ((), ()) if groups is None else read_groups(groups, table.n_rows)
+        roles = resolve_roles(
+            table,
+            X,
+            groups=self.groups,
+            random_slopes=self.random_slopes,
+            fixed_features=self.fixed_features,
+            array_factors=names,
+        )
+        options = self._read_options(roles)
+        rows = weights > 0
+        groupings, components = self._build_components(table, roles, arrays, weights, options)
+        fixed = table.numeric(roles.fixed, copy=self.copy_X)
+        estimates = fit_model(
+            fixed if rows.all() else fixed[rows],
+            y[rows],
+            weights[rows],
+            components,
+            options,
+            prepare,
+            self._report,
+        )
+        self._keep(estimates, table, roles, groupings, shell)
+        self._warn(estimates, components)
+        return self
+
+    def predict(self, X: Any, groups: Any = None, *, effects: Any = None) -> Array:
+        """Predict the mean of y.
+
+        Parameters
+        ----------
+        X : data frame, array-like or sparse matrix of shape (n_samples, n_features)
+            The columns that `fit` saw.
+        groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
+            Labels, if `fit` was given `groups`. Without them the prediction is the population's.
+        effects : {"conditional", "population"} or list of str, default=None
+            Random effects to add; None for the parameter of the estimator.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+
+        Raises
+        ------
+        ValueError
+            For a level not seen in `fit` where ``unknown_groups="error"``.
+        """
+        check_is_fitted(self)
+        table = read_table(self, X, reset=False)
+        chosen = self._chosen_factors(self.effects if effects is None else effects)
+        prediction = np.asarray(self.intercept_ + table.numeric(self._roles.fixed) @ self.coef_)
+        for factor, grouping, labels in self._labels_to_predict(table, groups, chosen):
+            codes = self._encode(grouping, labels)
+            intercept = np.ones((int(factor.intercept), table.n_rows))
+            columns = np.vstack([intercept, _slopes(table, factor).T])
+            prediction += random_part(codes, columns, self.random_effects_[factor.name])
+        return prediction
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
+        """Coefficient of determination of the prediction.
+
+        Parameters
+        ----------
+        X : data frame, array-like or sparse matrix of shape (n_samples, n_features)
+            The columns that `fit` saw.
+        y : array-like of shape (n_samples,)
+            Response.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Row weights.
+        groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
+            As in `predict`.
+
+        Returns
+        -------
+        float
+        """
+        return float(r2_score(y, self.predict(X, groups), sample_weight=sample_weight))
+
+    def get_metadata_routing(self) -> Any:
+        """Say which metadata the methods take.
+
+        With grouping columns named in the constructor `fit(groups=)` is no use, so that a request
+        for `groups` which the user left unset is turned off: ``groups`` given to a
+        cross-validation is then its splitter's alone.
+
+        Returns
+        -------
+        MetadataRequest
+        """
+        routing = super().get_metadata_routing()
+        if self.groups is not None:
+            for method in ("fit", "predict", "score"):
+                request = getattr(routing, method)
+                if request.requests.get("groups") is None:
+                    request.add_request(param="groups", alias=False)
+        return routing
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.categorical = self.groups is not None
+        return tags
+
+    def _check_parameters(self) -> None:
+        choices = {
+            "method": METHODS,
+            "solver": ("exact",),
+            "unknown_groups": ("population", "error"),
+            "weight_type": ("frequency", "precision"),
+        }
+        for name, allowed in choices.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(
+                    f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}."
+                )
+        numbers: tuple[tuple[str, Any, int], ...] = (
+            ("alpha", Real, 0),
+            ("max_iter", Integral, 1),
+            ("tol", Real, 0),
+        )
+        for name, kind, least in numbers:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, kind) or not value >= least:
+                raise ValueError(f"`{name}` must be a number of at least {least}, got {value!r}.")
+
+    def _read_options(self, roles: ColumnRoles) -> Options:
+        names = [factor.name for factor in roles.factors]
+        if RESIDUAL in names:
+            raise ValueError("A grouping factor cannot be called 'residual': rename its column.")
+        self._chosen_factors(self.effects, names)
+        diagonal = read_covariance(self.covariance, names)
+        coefficients = {factor.name: factor.coefficient_names for factor in roles.factors}
+        held, start = (
+            read_variances(getattr(self, parameter), coefficients, diagonal, parameter)
+            for parameter in ("fixed_variances", "initial_variances")
+        )
+        return Options(
+            method=self.method,
+            alpha=float(self.alpha),
+            fit_intercept=bool(self.fit_intercept),
+            frequency=self.weight_type == "frequency",
+            diagonal=diagonal,
+            held=held,
+            start=start,
+            max_iter=self.max_iter,
+            tol=self.tol,
+        )
+
+    def _build_components(
+        self,
+        table: Table,
+        roles: ColumnRoles,
+        arrays: Sequence[Labels],
+        weights: Array,
+        options: Options,
+    ) -> tuple[list[Grouping], list[Component]]:
+        """Learn the levels of each factor on the rows of positive weight, and build its term."""
+        rows = weights > 0
+        groupings, components = [], []
+        for i, factor in enumerate(roles.factors):
+            labels = [arrays[i]] if arrays else [table.labels(c) for c in factor.columns]
+            grouping, codes = learn_grouping(factor.name, [column[rows] for column in labels])
+            groupings.append(grouping)
+            components.append(
+                make_component(
+                    factor.name,
+                    factor.coefficient_names,
+                    codes,
+                    grouping.n_levels,
+                    _slopes(table, factor)[rows],
+                    weights[rows],
+                    intercept=factor.intercept,
+                    diagonal=options.diagonal[factor.name],
+                    held=factor.name in options.held,
+                    confounded=options.fit_intercept,
+                    repeated=options.frequency,
+                )
+            )
+        _check_distinct(components)
+        return groupings, components
+
+    def _keep(
+        self,
+        estimates: Estimates,
+        table: Table,
+        roles: ColumnRoles,
+        groupings: Sequence[Grouping],
+        shell: MacKayMixedRegressor,
+    ) -> None:
+        """Set the fitted attributes, all at once: a fit that failed before this left no trace."""
+        std = np.sqrt(np.diag(estimates.fixed_cov))
+        k = estimates.n_parameters
+        fitted = {
+            "coef_": estimates.coef,
+            "intercept_": estimates.intercept,
+            "coef_std_": std[1:],
+            "intercept_std_": float(std[0]),
+            "variance_components_": {
+                name: float(S[0, 0]) if S.shape == (1, 1) else S
+                for name, S in estimates.Sigma.items()
+            },
+            "random_effects_": estimates.b,
+            "group_levels_": {grouping.name: grouping.labels for grouping in groupings},
+            "effective_dof_": estimates.gamma,
+            "log_likelihood_": -0.5 * estimates.deviance,
+            "aic_": estimates.deviance + 2.0 * k,
+            "bic_": estimates.deviance + float(np.log(estimates.n)) * k,
+            "n_iter_": estimates.n_iter,
+            "converged_": estimates.converged,
+            "singular_": estimates.singular,
+            "history_": estimates.history,
+            "groups_": [factor.name for factor in roles.factors],
+            "fixed_features_": np.array(
+                roles.fixed if table.names is None else [table.name(c) for c in roles.fixed]
+            ),
+            "_roles": roles,
+            "_groupings": tuple(groupings),
+        }
+        for name in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
+            if hasattr(shell, name):
+                fitted[name] = getattr(shell, name)
+        self.__dict__.update(fitted)
+
+    def _warn(self, estimates: Estimates, components: Sequence[Component]) -> None:
+        for component in components:
+            for message in component.warnings:
+                warnings.warn(message, UserWarning, stacklevel=3)
+        if len(estimates.dropped):
+            names = ", ".join(repr(self.fixed_features_[i]) for i in estimates.dropped)
+            warnings.warn(
+                f"Fixed features {names} are combinations of the others (or of the intercept) and "
+                "get coefficient 0. Remove them, or give a positive `alpha`.",
+                UserWarning,
+                stacklevel=3,
+            )
+        elif estimates.condition > ILL_CONDITIONED:
+            warnings.warn(
+                f"The fixed features are nearly collinear (condition number "
+                f"{estimates.condition:.1e} after scaling): their coefficients are poorly "
+                "determined. Remove some, or give a positive `alpha`.",
+                UserWarning,
+                stacklevel=3,
+            )
+        if estimates.exact_fit and components:
+            warnings.warn(
+                "The model fits y exactly: the residual variance is zero, and variances cannot be "
+                "estimated (y may be constant, or a function of the features and groups).",
+                UserWarning,
+                stacklevel=3,
+            )
+        for name, direction in estimates.collapsed:
+            coefficients = next(c.coefficients for c in components if c.name == name)
+            warnings.warn(
+                f"method='quick' lost a direction of the covariance of {name!r}: the variance of "
+                f"{_combination(direction, coefficients)} collapsed to zero, because it is less "
+                "than about three times its sampling variance. Use method='reml' or 'mackay'.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        if not estimates.converged:
+            warnings.warn(
+                f"The variances did not converge in {self.max_iter} iterations; the last change "
+                f"was {estimates.history[-1]['change']:.1e}, `tol` is {self.tol:.1e}. Increase "
+                "`max_iter`, or use method='reml', which needs fewer.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    def _report(self, iteration: Iteration) -> None:
+        if self.verbose:
+            print(
+                f"{iteration.step:>8s}  deviance {iteration.deviance:.8f}  "
+                f"change {iteration.change:.2e}"
+            )
+
+    def _chosen_factors(self, effects: Any, factors: Sequence[str] | None = None) -> list[str]:
+        """Names of the factors whose effects are added."""
+        known = self.groups_ if factors is None else factors
+        if isinstance(effects, str) and effects in ("conditional", "population"):
+            return list(known) if effects == "conditional" else []
+        if isinstance(effects, str) or not isinstance(effects, Sequence):
+            raise ValueError(
+                "`effects` must be 'conditional', 'population' or a list of grouping factors, "
+                f"got {effects!r}."
+            )
+        for name in effects:
+            if name not in known:
+                raise ValueError(
+                    f"`effects` names {name!r}, which is no grouping factor: "
+                    f"{', '.join(map(repr, known)) or 'there is none'}."
+                )
+        return list(effects)
+
+    def _labels_to_predict(
+        self, table: Table, groups: Any, chosen: Sequence[str]
+    ) -> list[tuple[FactorColumns, Grouping, list[Labels]]]:
+        """Each chosen factor with its levels and the labels of the rows."""
+        from_array = any(not factor.columns for factor in self._roles.factors)
+        pairs = list(zip(self._roles.factors, self._groupings, strict=True))
+        if not from_array:
+            if groups is not None:
+                raise ValueError(
+                    "This model takes its groups from columns of X; `groups` cannot be given to "
+                    "predict or score."
+                )
+            return [
+                (factor, grouping, [table.labels(column) for column in factor.columns])
+                for factor, grouping in pairs
+                if factor.name in chosen
+            ]
+        if groups is None:
+            if chosen:
+                warnings.warn(
+                    "This model was fitted with `fit(X, y, groups=...)` and predicts without "
+                    "groups: the prediction leaves out the random effects. Scorers given by name "
+                    "and GridSearchCV.predict never pass groups; name grouping columns of X in "
+                    "the constructor instead, or set effects='population'.",
+                    UserWarning,
+                    stacklevel=3,
+                )
+            return []
+        names, arrays = read_groups(groups, table.n_rows)
+        if len(names) != len(pairs):
+            raise ValueError(
+                f"`groups` has {len(names)} factors, but the model was fitted with {len(pairs)}: "
+                f"{', '.join(map(repr, self.groups_))}."
+            )
+        return [
+            (factor, grouping, [labels])
+            for (factor, grouping), labels in zip(pairs, arrays, strict=True)
+            if factor.name in chosen
+        ]
+
+    def _encode(self, grouping: Grouping, labels: Sequence[Labels]) -> NDArray[np.intp]:
+        codes = encode(grouping, labels)
+        if self.unknown_groups == "error":
+            unseen = unseen_labels(codes, labels)
+            if unseen:
+                raise ValueError(
+                    f"Grouping factor {grouping.name!r} has labels not seen in fit: "
+                    f"{', '.join(map(repr, unseen[:5]))}. Set unknown_groups='population' to "
+                    "predict them without an effect."
+                )
+        elif len(codes) and codes.max() < 0 and not same_kind(grouping, labels):
+            warnings.warn(
+                f"No label of grouping factor {grouping.name!r} was seen in fit, and numbers stand "
+                "against strings: give labels of the kind that `fit` saw.",
+                UserWarning,
+                stacklevel=3,
+            )
+        return codes
+
+
+def _slopes(table: Table, factor: FactorColumns) -> Array:
+    return to_dense(table.numeric(factor.slopes))
+
+
+def _check_distinct(components: Sequence[Component]) -> None:
+    """Refuse two factors with the same levels: only the sum of their variances has a meaning."""
+    for a, b in combinations(components, 2):
+        if a.n_levels == b.n_levels and len(a.codes) == len(b.codes):
+            pairs = np.unique(np.column_stack([a.codes, b.codes]), axis=0)
+            if len(pairs) == a.n_levels:
+                raise ValueError(
+                    f"Grouping factors {a.name!r} and {b.name!r} have the same levels under other "
+                    "names: their variances cannot be told apart. Remove one."
+                )
+
+
+def _combination(direction: Array, coefficients: Sequence[str]) -> str:
+    """A direction as a readable sum, its largest weight 1."""
+    scaled = direction / direction[np.argmax(np.abs(direction))]
+    parts = [f"{w:+.3g}*{c}" for w, c in zip(scaled, coefficients, strict=True) if abs(w) > 1e-12]
+    return " ".join(parts).removeprefix("+")

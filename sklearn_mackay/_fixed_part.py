@@ -1,0 +1,229 @@
+"""The fixed part in coordinates that arithmetic likes: centred, orthonormal, taken out of y.
+
+The fit does not depend on the basis of ``X``. In an orthonormal one the Gram blocks are as well
+conditioned as they can be, however badly scaled or nearly collinear the user's columns are, and
+with ``y`` regressed on ``X`` first, ``y'Py`` is no difference of large numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg, sparse
+from scipy.sparse.linalg import norm as sparse_norm
+
+from ._design import root_mean_square, row_scaled, to_dense
+
+Array = NDArray[np.float64]
+
+COLLINEAR = 1e-11  # relative size of a pivot of X below which its column is a combination
+CONSTANT = 1e-14  # relative spread of a column below which it is rounding of a constant
+COLLINEAR_SPARSE = 1e-5  # the same where only X'X is formed, which squares it
+SATURATED = 1e-10  # relative residual of y on X below which X explains every row
+
+
+@dataclass(frozen=True)
+class FixedPart:
+    """Fixed columns in internal coordinates, and the way back.
+
+    Attributes
+    ----------
+    X : ndarray or sparse array of shape (n, r)
+        Internal columns; the intercept, if any, last.
+    y : ndarray of shape (n,)
+        Response less its regression on the unpenalised columns.
+    penalty : ndarray of shape (r,)
+        Ridge penalty of each internal column.
+    to_coefficients : ndarray of shape (1 + p, r)
+        Maps internal coefficients to the intercept and the user's coefficients.
+    offset : ndarray of shape (r,)
+        Internal coefficients of the regression already taken out of y.
+    log_det_basis : float
+        ``log|det A|`` where ``X_internal = X_user A`` on the columns kept.
+    dropped : ndarray of int
+        Columns that are combinations of others.
+    condition : float
+        Ratio of the largest to the smallest pivot of the scaled columns kept.
+    """
+
+    X: Any
+    y: Array
+    penalty: Array
+    to_coefficients: Array
+    offset: Array
+    log_det_basis: float
+    dropped: NDArray[np.intp]
+    condition: float
+
+    def coefficients(self, beta: Array) -> Array:
+        """Intercept and coefficients (1 + p,) for internal ``beta`` of the reduced response."""
+        return np.asarray(self.to_coefficients @ (self.offset + beta))
+
+    def covariance(self, beta_cov: Array) -> Array:
+        """Covariance (1 + p, 1 + p) of intercept and coefficients."""
+        return np.asarray(self.to_coefficients @ beta_cov @ self.to_coefficients.T)
+
+
+def build_fixed_part(
+    X: Any, y: Array, weights: Array, *, alpha: float, fit_intercept: bool
+) -> FixedPart:
+    """Centre, scale and rank-reveal ``X``; take the regression on it out of ``y``.
+
+    Without a penalty a dense ``X`` becomes orthonormal, by a QR decomposition with column
+    pivoting. A column that depends on the others is dropped and gets coefficient 0, unless the
+    columns explain every row: then the coefficients are those of least norm, the limit of
+    ``Ridge``. With a penalty the columns are centred and scaled only.
+
+    Parameters
+    ----------
+    X : ndarray or sparse array of shape (n, p)
+        The user's fixed columns; overwritten where dense.
+    y : ndarray of shape (n,)
+        Response.
+    weights : ndarray of shape (n,)
+        Positive row weights.
+    alpha : float
+        Ridge penalty, 0.0 for none.
+    fit_intercept : bool
+        Whether to add an unpenalised intercept.
+
+    Returns
+    -------
+    FixedPart
+    """
+    p = X.shape[1]
+    is_sparse = sparse.issparse(X)
+    center = np.zeros(p)
+    if fit_intercept and not is_sparse and p:
+        center = np.average(X, axis=0, weights=weights)
+    columns = X if is_sparse else _centered(X, center, weights)
+    scale = _sparse_scale(X) if is_sparse else root_mean_square(columns, weights)
+    kept, condition = np.arange(p), 1.0
+    if alpha > 0:
+        basis, log_det = np.diag(1.0 / scale), 0.0
+    elif is_sparse:
+        kept = _independent_sparse(X, scale, weights, fit_intercept)
+        basis = np.diag(1.0 / scale)[:, kept]
+        log_det = -float(np.sum(np.log(scale[kept])))
+    else:
+        basis, kept, condition = _orthonormal_basis(columns, scale, weights)
+        log_det = float(np.linalg.slogdet(basis[kept])[1]) if len(kept) else 0.0
+    part = _assemble(columns, y, weights, basis, center, alpha, fit_intercept)
+    if len(kept) < p and _is_saturated(part, y, weights, p + fit_intercept):
+        basis = _least_norm_basis(columns, weights, len(kept), fit_intercept)
+        part = _assemble(columns, y, weights, basis, center, alpha, fit_intercept)
+        kept, log_det = np.arange(p), 0.0
+    residual, coefficients, penalty, X_internal, to_coefficients = part
+    return FixedPart(
+        X=X_internal,
+        y=residual,
+        penalty=penalty,
+        to_coefficients=to_coefficients,
+        offset=coefficients,
+        log_det_basis=log_det,
+        dropped=np.setdiff1d(np.arange(p), kept),
+        condition=condition,
+    )
+
+
+def _centered(X: Array, center: Array, weights: Array) -> Array:
+    """``X - center`` in place, exactly zero where a column is constant."""
+    largest = np.max(np.abs(X), axis=0, initial=0.0)
+    columns = np.subtract(X, center, out=X)
+    constant = root_mean_square(columns, weights) <= CONSTANT * largest
+    columns[:, constant & (center != 0)] = 0.0
+    return columns
+
+
+def _assemble(
+    columns: Any,
+    y: Array,
+    weights: Array,
+    basis: Array,
+    center: Array,
+    alpha: float,
+    fit_intercept: bool,
+) -> tuple[Array, Array, Array, Any, Array]:
+    """Residual of y, its coefficients, penalty, internal X, map to the user's coefficients."""
+    # alpha |coef|^2 with coef = basis @ beta; basis is diagonal wherever alpha is positive.
+    penalty = alpha * np.sum(basis**2, axis=0)
+    X = columns @ (sparse.csr_array(basis) if sparse.issparse(columns) else basis)
+    to_coefficients = np.vstack([-center @ basis, basis])
+    if fit_intercept:
+        one = np.ones((len(y), 1))
+        X = sparse.hstack([X, one], format="csr") if sparse.issparse(X) else np.hstack([X, one])
+        penalty = np.append(penalty, 0.0)
+        to_coefficients = np.column_stack([to_coefficients, np.eye(len(basis) + 1)[0]])
+    free = np.flatnonzero(penalty == 0.0)
+    coefficients = np.zeros(len(penalty))
+    residual = y
+    if len(free):
+        gram = to_dense(X[:, free].T @ row_scaled(X[:, free], weights))
+        # A second pass removes what rounding of a large offset left in the first.
+        for _ in range(2):
+            delta = linalg.solve(gram, X[:, free].T @ (weights * residual), assume_a="sym")
+            residual = residual - X[:, free] @ delta
+            coefficients[free] += delta
+    return residual, coefficients, penalty, X, to_coefficients
+
+
+def _orthonormal_basis(
+    columns: Array, scale: Array, weights: Array
+) -> tuple[Array, NDArray[np.intp], float]:
+    """Basis (p, r) with ``columns @ basis`` orthogonal and of unit root mean square."""
+    p = columns.shape[1]
+    if p == 0:
+        return np.zeros((0, 0)), np.arange(0), 1.0
+    root = np.sqrt(weights / np.sum(weights))[:, None]
+    R = np.linalg.qr(root * (columns / scale), mode="r")
+    _, R, pivots = linalg.qr(R, mode="economic", pivoting=True)
+    sizes = np.abs(np.diag(R))
+    rank = int(np.sum(sizes > COLLINEAR * max(sizes[0], np.finfo(float).tiny)))
+    basis = np.zeros((p, rank))
+    if rank:
+        kept = linalg.solve_triangular(R[:rank, :rank], np.eye(rank))
+        basis[pivots[:rank]] = kept / scale[pivots[:rank], None]
+    condition = float(sizes[0] / sizes[rank - 1]) if rank else 1.0
+    return basis, np.sort(pivots[:rank]), condition
+
+
+def _least_norm_basis(columns: Any, weights: Array, rank: int, fit_intercept: bool) -> Array:
+    """The right singular vectors: coefficients in their span have least norm."""
+    if sparse.issparse(columns):
+        eigenvalues, vectors = linalg.eigh(_centered_gram(columns, weights, fit_intercept))
+        return np.asarray(vectors[:, -rank:] / np.sqrt(eigenvalues[-rank:]))
+    root = np.sqrt(weights / np.sum(weights))[:, None]
+    _, singular_values, rows = linalg.svd(root * columns, full_matrices=False)
+    return np.asarray(rows[:rank].T / singular_values[:rank])
+
+
+def _is_saturated(part: Any, y: Array, weights: Array, n_columns: int) -> bool:
+    """Whether the fixed part leaves no residual, or could not with as many columns as rows."""
+    residual = float(weights @ part[0] ** 2)
+    total = float(weights @ (y - np.average(y, weights=weights)) ** 2)
+    return n_columns >= float(np.sum(weights)) or residual <= SATURATED**2 * total
+
+
+def _sparse_scale(X: Any) -> Array:
+    norms = sparse_norm(X, axis=0) / np.sqrt(X.shape[0])
+    return np.where(norms > 0, norms, 1.0)
+
+
+def _independent_sparse(
+    X: Any, scale: Array, weights: Array, fit_intercept: bool
+) -> NDArray[np.intp]:
+    """Columns of a sparse X that do not depend on others, by pivoted Cholesky of its Gram block."""
+    scaled = X @ sparse.diags_array(1.0 / scale)
+    gram = _centered_gram(scaled, weights, fit_intercept)
+    _, pivots, rank, _ = linalg.lapack.dpstrf(gram, tol=COLLINEAR_SPARSE**2, lower=1)
+    return np.sort(pivots[:rank] - 1).astype(np.intp)
+
+
+def _centered_gram(X: Any, weights: Array, fit_intercept: bool) -> Array:
+    """Weighted covariance of sparse columns, about zero without an intercept."""
+    gram = to_dense(X.T @ row_scaled(X, weights)) / np.sum(weights)
+    mean = (X.T @ weights / np.sum(weights)) * fit_intercept
+    return gram - np.outer(mean, mean)

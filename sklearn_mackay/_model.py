@@ -1,0 +1,354 @@
+"""One mixed model from arrays to estimates: fixed part, Gram blocks, variances, user's units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._components import RESIDUAL, Component
+from ._crossproducts import CrossProducts, build_crossproducts
+from ._empirical_bayes import Fit, Iteration, Solve, estimate_variances
+from ._fixed_part import FixedPart, build_fixed_part
+from ._solution import Variances, null_directions
+from ._variances import Freedom
+
+Array = NDArray[np.float64]
+Prepare = Callable[..., Solve]
+
+EXPLAINED = 1e-12  # residual of y on X, relative to the spread of y, that is rounding
+ROUNDING_OF_Y = 5e-15  # the same relative to the size of y: a few units in its last place
+ILL_CONDITIONED = 1e7  # condition of the scaled columns of X beyond which digits are lost
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to estimate and how; the estimator's parameters, read.
+
+    Attributes
+    ----------
+    method : {"reml", "ml", "mackay", "quick"}
+        Criterion or fixed point.
+    alpha : float
+        Ridge penalty of the fixed columns.
+    fit_intercept : bool
+        Whether the fixed part has an intercept.
+    frequency : bool
+        Whether a weight counts rows; otherwise it divides the residual variance.
+    diagonal : mapping of str to bool
+        Whether a factor's covariance is restricted to its diagonal.
+    held, start : mapping of str to ndarray
+        Covariances that are given, and where to start, in the user's units.
+    max_iter : int
+        Largest number of iterations.
+    tol : float
+        Tolerance of the loop.
+    """
+
+    method: str
+    alpha: float
+    fit_intercept: bool
+    frequency: bool
+    diagonal: Mapping[str, bool]
+    held: Mapping[str, Array]
+    start: Mapping[str, Array]
+    max_iter: int
+    tol: float
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """A fitted model in the user's units.
+
+    Attributes
+    ----------
+    intercept : float
+        Fixed intercept.
+    coef : ndarray of shape (p,)
+        Fixed coefficients.
+    fixed_cov : ndarray of shape (1 + p, 1 + p)
+        Covariance of intercept and coefficients; NaN for dropped columns.
+    Sigma : dict of str to ndarray
+        Covariance of each factor, and the residual variance as a (1, 1) matrix.
+    b : dict of str to ndarray of shape (L_k, s_k)
+        Random effects.
+    gamma : dict of str to float
+        Effective number of parameters.
+    deviance : float
+        ``-2 log-likelihood``; ``-inf`` where the residual variance is zero.
+    n : float
+        Number of rows the criterion counted.
+    n_parameters : int
+        Estimated parameters, for information criteria.
+    converged, singular : bool
+        Whether the loop converged, and to a boundary.
+    n_iter : int
+        Number of iterations.
+    history : list of dict
+        What each iteration saw.
+    dropped : ndarray of int
+        Fixed columns that depend on others.
+    condition : float
+        Condition of the fixed columns.
+    exact_fit : bool
+        Whether the model leaves no residual.
+    collapsed : tuple of (str, ndarray)
+        Directions of a factor's covariance that the quick method lost.
+    """
+
+    intercept: float
+    coef: Array
+    fixed_cov: Array
+    Sigma: dict[str, Array]
+    b: dict[str, Array]
+    gamma: dict[str, float]
+    deviance: float
+    n: float
+    n_parameters: int
+    converged: bool
+    singular: bool
+    n_iter: int
+    history: list[dict[str, Any]]
+    dropped: NDArray[np.intp]
+    condition: float
+    exact_fit: bool
+    collapsed: tuple[tuple[str, Array], ...]
+
+
+def fit_model(
+    X: Any,
+    y: Array,
+    weights: Array,
+    components: Sequence[Component],
+    options: Options,
+    prepare: Prepare,
+    report: Callable[[Iteration], None],
+) -> Estimates:
+    """Estimate a mixed model.
+
+    Parameters
+    ----------
+    X : ndarray or sparse array of shape (n, p)
+        Fixed columns without intercept; overwritten where dense.
+    y : ndarray of shape (n,)
+        Response.
+    weights : ndarray of shape (n,)
+        Positive row weights.
+    components : sequence of Component
+        The grouping factors.
+    options : Options
+        What to estimate.
+    prepare : callable
+        Engine: ``prepare(crossproducts, reml=...)`` returns ``solve``.
+    report : callable
+        Called with each :class:`Iteration`.
+
+    Returns
+    -------
+    Estimates
+
+    Raises
+    ------
+    ValueError
+        Where rows do not suffice to estimate variances.
+    """
+    spread = _spread(y, weights)
+    size = float(np.max(np.abs(y)))
+    fixed = build_fixed_part(
+        X, y, weights, alpha=options.alpha, fit_intercept=options.fit_intercept
+    )
+    residual = float(np.sqrt(np.average(fixed.y**2, weights=weights)))
+    explained = residual <= max(EXPLAINED * spread, ROUNDING_OF_Y * size)
+    y_scale = 1.0 if explained else residual
+    active = [component for component in components if component.term is not None]
+    crossproducts = build_crossproducts(
+        [component.term for component in active if component.term is not None],
+        fixed.X,
+        np.zeros_like(y) if explained else fixed.y / y_scale,
+        weights,
+        penalty=fixed.penalty,
+        n=float(np.sum(weights)) if options.frequency else float(len(y)),
+        sum_log_weights=0.0 if options.frequency else float(np.sum(np.log(weights))),
+    )
+    freedom = _freedom(crossproducts, active, options)
+    start = _start(active, options, y_scale)
+    if explained and freedom.residual:
+        start = Variances(1.0, tuple(np.zeros_like(S) for S in start.Sigma))
+        freedom = Freedom((False,) * len(active), False, freedom.diagonal, freedom.dof)
+    elif freedom.dof <= 0 and freedom.residual:
+        _require_degrees_of_freedom(crossproducts, active)
+        freedom = Freedom((), False, (), freedom.dof)
+    fit = estimate_variances(
+        prepare(crossproducts, reml=options.method != "ml"),
+        crossproducts,
+        start,
+        freedom,
+        method=options.method,
+        max_iter=options.max_iter,
+        tol=options.tol,
+        report=report,
+    )
+    return _to_user_units(
+        fit, fixed, crossproducts, components, active, options, freedom, y_scale, explained
+    )
+
+
+def _spread(y: Array, weights: Array) -> float:
+    return float(np.sqrt(np.average((y - np.average(y, weights=weights)) ** 2, weights=weights)))
+
+
+def _freedom(
+    crossproducts: CrossProducts, active: Sequence[Component], options: Options
+) -> Freedom:
+    p = 0 if options.method == "ml" else crossproducts.n_unpenalized
+    return Freedom(
+        terms=tuple(component.name not in options.held for component in active),
+        residual=RESIDUAL not in options.held,
+        diagonal=tuple(component.diagonal for component in active),
+        dof=crossproducts.n - p,
+    )
+
+
+def _start(active: Sequence[Component], options: Options, y_scale: float) -> Variances:
+    """Equal shares of the variance of y, unless the user says otherwise."""
+    given = {**options.start, **options.held}
+    share = 1.0 / (len(active) + 1)
+    sigma2 = float(given[RESIDUAL][0, 0]) / y_scale**2 if RESIDUAL in given else share
+    Sigma = []
+    for component in active:
+        s = len(component.identified)
+        if component.name in given:
+            Sigma.append(component.to_internal(given[component.name], y_scale))
+        else:
+            Sigma.append(np.eye(s) * share)
+    return Variances(sigma2, tuple(Sigma))
+
+
+def _require_degrees_of_freedom(crossproducts: CrossProducts, active: Sequence[Component]) -> None:
+    if active:
+        raise ValueError(
+            f"The rows count as {crossproducts.n:g} (n_samples, or the sum of frequency weights), "
+            f"too few to estimate variances beside {crossproducts.n_unpenalized} fixed "
+            "coefficients. Use fewer fixed features, a positive `alpha`, or "
+            "weight_type='precision' if the weights do not count rows."
+        )
+
+
+def _to_user_units(
+    fit: Fit,
+    fixed: FixedPart,
+    crossproducts: CrossProducts,
+    components: Sequence[Component],
+    active: Sequence[Component],
+    options: Options,
+    freedom: Freedom,
+    y_scale: float,
+    explained: bool,
+) -> Estimates:
+    solution = fit.solution
+    index = {component.name: k for k, component in enumerate(active)}
+    coefficients = fixed.coefficients(y_scale * solution.beta)
+    fixed_cov = fixed.covariance(solution.beta_cov) * y_scale**2
+    lost = 1 + fixed.dropped
+    fixed_cov[lost] = fixed_cov[:, lost] = np.nan
+    exact_fit = (explained and RESIDUAL not in options.held) or fit.zero_residual
+    sigma2 = solution.variances.sigma2 * y_scale**2
+    if exact_fit:
+        sigma2, fixed_cov = 0.0, fixed_cov * 0.0
+    elif freedom.dof <= 0 and RESIDUAL not in options.held:
+        sigma2, fixed_cov = np.nan, fixed_cov * np.nan
+
+    def matrices(variances: Variances) -> dict[str, Array]:
+        return {
+            component.name: component.to_user(
+                variances.Sigma[index[component.name]] if component.term else np.zeros((0, 0)),
+                y_scale,
+            )
+            for component in components
+        }
+
+    Sigma = {**matrices(solution.variances), **options.held}
+    n_free = sum(
+        component.term is not None
+        and component.name not in options.held
+        and _n_parameters(len(component.identified), component.diagonal)
+        for component in components
+    )
+    return Estimates(
+        intercept=float(coefficients[0]),
+        coef=coefficients[1:],
+        fixed_cov=fixed_cov,
+        Sigma={**Sigma, RESIDUAL: np.array([[sigma2]])},
+        b={
+            component.name: component.effects(
+                solution.b[index[component.name]] if component.term else np.zeros((0, 0)), y_scale
+            )
+            for component in components
+        },
+        gamma={
+            component.name: solution.gamma[index[component.name]] if component.term else 0.0
+            for component in components
+        },
+        deviance=_deviance(fit, fixed, freedom, y_scale, options.method, exact_fit),
+        n=crossproducts.n,
+        n_parameters=crossproducts.n_unpenalized + n_free + (RESIDUAL not in options.held),
+        converged=fit.converged,
+        singular=any(
+            component.name not in options.held and _is_singular(component, fit, index)
+            for component in components
+        ),
+        n_iter=max(len(fit.history) - 1, 1),
+        history=[
+            {
+                "step": iteration.step,
+                "deviance": iteration.deviance,
+                "change": iteration.change,
+                "variances": {
+                    **matrices(iteration.variances),
+                    RESIDUAL: iteration.variances.sigma2 * y_scale**2,
+                },
+            }
+            for iteration in fit.history
+        ],
+        dropped=fixed.dropped,
+        condition=fixed.condition,
+        exact_fit=exact_fit,
+        collapsed=_collapsed(active, Sigma, options) if options.method == "quick" else (),
+    )
+
+
+def _n_parameters(s: int, diagonal: bool) -> int:
+    return s if diagonal else s * (s + 1) // 2
+
+
+def _deviance(
+    fit: Fit, fixed: FixedPart, freedom: Freedom, y_scale: float, method: str, exact_fit: bool
+) -> float:
+    """Criterion of the user's y and X, for one of scaled y and orthonormal X."""
+    if exact_fit:
+        return -np.inf
+    if freedom.dof <= 0:
+        return np.nan
+    basis = 0.0 if method == "ml" else 2.0 * fixed.log_det_basis
+    return fit.deviance + 2.0 * freedom.dof * float(np.log(y_scale)) - basis
+
+
+def _is_singular(component: Component, fit: Fit, index: Mapping[str, int]) -> bool:
+    if len(component.identified) < len(component.coefficients):
+        return True
+    Sigma = fit.solution.variances.Sigma[index[component.name]]
+    return bool(null_directions(Sigma).shape[1] > 0)
+
+
+def _collapsed(
+    active: Sequence[Component], Sigma: Mapping[str, Array], options: Options
+) -> tuple[tuple[str, Array], ...]:
+    return tuple(
+        (component.name, direction)
+        for component in active
+        if component.name not in options.held
+        for direction in null_directions(Sigma[component.name]).T
+    )

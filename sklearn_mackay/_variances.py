@@ -1,0 +1,389 @@
+"""From one solution to the next variances: MacKay, MM, Hinton's quick method, Newton.
+
+Every update is a pure function of a :class:`PenalizedSolution`. `free` says which terms may move.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ._solution import RANK_TOLERANCE, Array, PenalizedSolution, Variances, symmetric_units
+
+VANISHED = 1e-6  # effective parameters below which a direction's variance is taken for zero
+
+
+@dataclass(frozen=True)
+class Freedom:
+    """What may move, and under which criterion.
+
+    Attributes
+    ----------
+    terms : tuple of bool
+        Whether each term's covariance is estimated.
+    residual : bool
+        Whether sigma2 is estimated.
+    diagonal : tuple of bool
+        Whether each covariance is restricted to its diagonal.
+    dof : float
+        ``n - p`` for REML, ``n`` for ML.
+    """
+
+    terms: tuple[bool, ...]
+    residual: bool
+    diagonal: tuple[bool, ...]
+    dof: float
+
+    @property
+    def scale(self) -> bool:
+        """Whether all variances may be multiplied by a common factor."""
+        return self.residual and all(self.terms)
+
+
+def mackay_update(solution: PenalizedSolution, freedom: Freedom) -> Variances:
+    """MacKay's evidence update ``Sigma = U / gamma``, ``sigma2 = e'We / (n - p - sum gamma)``.
+
+    A fixed point is a stationary point of the REML criterion (of the ML criterion if the solution
+    carries that one's traces). ``U / gamma`` is no matrix update; for correlated coefficients it
+    is the geodesic doubling of the MM update, which is positive semi-definite and, with one
+    coefficient, ``U / gamma`` exactly. It need not lower the deviance.
+
+    Parameters
+    ----------
+    solution : PenalizedSolution
+        At the present variances.
+    freedom : Freedom
+        What may move.
+
+    Returns
+    -------
+    Variances
+
+    References
+    ----------
+    MacKay (1992), "Bayesian interpolation", Neural Computation 4, equations 4.9 and 4.10.
+    """
+    return _fixed_point(solution, freedom, power=2)
+
+
+def mm_update(solution: PenalizedSolution, freedom: Freedom) -> Variances:
+    """Minorise-maximise update ``M``, the solution of ``M N M = U``; never raises the deviance.
+
+    ``M = N^-1/2 (N^1/2 U N^1/2)^1/2 N^-1/2``, for one coefficient
+    ``Sigma sqrt(U / (Sigma gamma))``.
+
+    Parameters
+    ----------
+    solution : PenalizedSolution
+        At the present variances.
+    freedom : Freedom
+        What may move.
+
+    Returns
+    -------
+    Variances
+
+    References
+    ----------
+    Zhou, Hu, Zhou, Lange (2019), "MM algorithms for variance components models", JCGS 28.
+    """
+    return _fixed_point(solution, freedom, power=1)
+
+
+def _fixed_point(solution: PenalizedSolution, freedom: Freedom, *, power: int) -> Variances:
+    present = solution.variances
+    Sigma = tuple(
+        _geodesic(S, N, vv, power=power, diagonal=diagonal) if free else S
+        for S, N, vv, free, diagonal in zip(
+            present.Sigma,
+            solution.N,
+            solution.vv,
+            freedom.terms,
+            freedom.diagonal,
+            strict=True,
+        )
+    )
+    sigma2 = present.sigma2
+    if freedom.residual:
+        target = solution.eWe / (freedom.dof - sum(solution.gamma))
+        sigma2 = sigma2 * (target / sigma2) ** (power / 2)
+    return Variances(sigma2, Sigma)
+
+
+def _geodesic(Sigma: Array, N: Array, vv: Array, *, power: int, diagonal: bool) -> Array:
+    """``T M^power T'`` with ``Sigma = TT'`` and ``M (T'NT) M = T' vv T``."""
+    if diagonal:
+        ratio = np.divide(np.diag(vv), np.diag(N), out=np.zeros(len(N)), where=np.diag(N) > 0)
+        return np.asarray(np.diag(np.diag(Sigma) * ratio ** (power / 2)))
+    eigenvalues, vectors = np.linalg.eigh(Sigma)
+    active = eigenvalues > 0
+    T = vectors[:, active] * np.sqrt(eigenvalues[active])
+    root = _power(T.T @ N @ T, 0.5)
+    inverse_root = _power(T.T @ N @ T, -0.5)
+    M = inverse_root @ _power(root @ (T.T @ vv @ T) @ root, 0.5) @ inverse_root
+    moved = T @ np.linalg.matrix_power(M, power) @ T.T
+    return np.asarray(0.5 * (moved + moved.T))
+
+
+def _power(matrix: Array, exponent: float) -> Array:
+    """Power of a symmetric positive semi-definite matrix on its range."""
+    eigenvalues, vectors = np.linalg.eigh(matrix)
+    positive = eigenvalues > len(matrix) * np.finfo(float).eps * max(eigenvalues[-1:], default=0)
+    powers = np.power(eigenvalues, exponent, out=np.zeros(len(matrix)), where=positive)
+    return np.asarray((vectors * powers) @ vectors.T)
+
+
+def quick_update(solution: PenalizedSolution, freedom: Freedom) -> Variances:
+    """Hinton's "quick and dirty" update: ``Sigma`` is the sample covariance of the effects.
+
+    ``Sigma = cov_j(b_kj)``, ``sigma2 = e'We / (n - tr H)`` with ``tr H = p + sum gamma``. The
+    effects are shrunken, so their covariance is too small: the effective number of parameters
+    that MacKay divides by is missing, and a variance of less than about three times the sampling
+    variance of a level's estimate falls to zero.
+
+    Parameters
+    ----------
+    solution : PenalizedSolution
+        At the present variances.
+    freedom : Freedom
+        What may move.
+
+    Returns
+    -------
+    Variances
+
+    References
+    ----------
+    Hinton (2012), "Neural Networks for Machine Learning", lecture 9f.
+    """
+    Sigma = []
+    for S, b, free, diagonal in zip(
+        solution.variances.Sigma, solution.b, freedom.terms, freedom.diagonal, strict=True
+    ):
+        covariance = np.atleast_2d(np.cov(b, rowvar=False, ddof=1))
+        if diagonal:
+            covariance = np.diag(np.diag(covariance))
+        Sigma.append(covariance if free else S)
+    sigma2 = solution.variances.sigma2
+    if freedom.residual:
+        sigma2 = solution.eWe / (freedom.dof - sum(solution.gamma))
+    return Variances(sigma2, tuple(Sigma))
+
+
+@dataclass(frozen=True)
+class NewtonStep:
+    """A Newton step on the roots of the relative covariances.
+
+    Attributes
+    ----------
+    base : Variances
+        Where it starts.
+    moves : tuple of ndarray of shape (s_k, s_k)
+        ``D_k`` in ``Sigma_k / sigma2 = (S_k + D_k)^2``; zero for a term that is held.
+    log_sigma2 : float
+        Change of ``log sigma2``.
+    decrement : float
+        ``g'H^-1 g / 2``: the fall of the deviance that the quadratic model predicts.
+    slope : float
+        Directional derivative of the deviance along the step.
+    """
+
+    base: Variances
+    moves: tuple[Array, ...]
+    log_sigma2: float
+    decrement: float
+    slope: float
+
+    def at(self, length: float) -> Variances:
+        """Variances after a part of the step; positive semi-definite for any length."""
+        sigma2 = self.base.sigma2 * float(np.exp(length * self.log_sigma2))
+        Sigma = []
+        for present, move in zip(self.base.Sigma, self.moves, strict=True):
+            root = matrix_root(present / self.base.sigma2) + length * move
+            Sigma.append(sigma2 * root @ root if np.any(move) else present)
+        return Variances(sigma2, tuple(Sigma))
+
+
+def matrix_root(Sigma: Array) -> Array:
+    """Symmetric square root of a positive semi-definite matrix."""
+    eigenvalues, vectors = np.linalg.eigh(Sigma)
+    return np.asarray((vectors * np.sqrt(np.maximum(eigenvalues, 0.0))) @ vectors.T)
+
+
+def newton_step(solution: PenalizedSolution, freedom: Freedom) -> NewtonStep:
+    """Average-information step in the symmetric roots ``S_k`` of ``Sigma_k / sigma2``.
+
+    On the scale of standard deviations the deviance is smooth through zero and through
+    correlations of one, so that a variance whose optimum is zero is reached in a few steps. The
+    model's Hessian is ``J' (2 AI) J`` plus the curvature ``2 tr(G D^2)`` of the root itself;
+    directions in which it is not positive are turned downhill.
+
+    Parameters
+    ----------
+    solution : PenalizedSolution
+        At the present variances.
+    freedom : Freedom
+        What may move.
+
+    Returns
+    -------
+    NewtonStep
+
+    References
+    ----------
+    Gilmour, Thompson, Cullis (1995), "Average information REML", Biometrics 51.
+    """
+    present = solution.variances
+    gradient, hessian = _natural_model(solution, freedom)
+    jacobian, curvature = _root_coordinates(solution, freedom)
+    g = jacobian.T @ gradient
+    H = jacobian.T @ hessian @ jacobian + curvature
+    step = -_solve_downhill(H, g)
+    moves, start = [], 0
+    for Sigma, free, diagonal in zip(present.Sigma, freedom.terms, freedom.diagonal, strict=True):
+        move = np.zeros_like(Sigma)
+        if free:
+            units = symmetric_units(len(Sigma), diagonal=diagonal)
+            move = np.tensordot(step[start : start + len(units)], units, 1)
+            start += len(units)
+        moves.append(move)
+    slope = float(g @ step)
+    log_sigma2 = float(step[-1]) if freedom.residual else 0.0
+    return NewtonStep(present, tuple(moves), log_sigma2, -0.5 * slope, slope)
+
+
+def _natural_model(solution: PenalizedSolution, freedom: Freedom) -> tuple[Array, Array]:
+    """Gradient and twice the average information in all ``Sigma_k`` and the log of a common scale.
+
+    A common factor on all variances scales ``V``; its derivatives need no working vector.
+    """
+    by_unit, vEv = [], []
+    for G, vv, diagonal in zip(solution.gradient, solution.vv, freedom.diagonal, strict=True):
+        units = symmetric_units(len(G), diagonal=diagonal)
+        by_unit.append(np.tensordot(units, G, 2))
+        vEv.append(np.tensordot(units, vv, 2))
+    gradient = np.concatenate([*by_unit, [freedom.dof - solution.yPy]])
+    cross = np.concatenate([np.zeros(0), *vEv])[:, None]
+    hessian = np.block([[solution.information, cross], [cross.T, np.array([[solution.yPy]])]])
+    return gradient, hessian
+
+
+def _root_coordinates(solution: PenalizedSolution, freedom: Freedom) -> tuple[Array, Array]:
+    """Jacobian of the natural parameters in ``(D_k of free terms, log sigma2)``, and curvature."""
+    sigma2 = solution.variances.sigma2
+    columns: list[Array] = []
+    curvatures: list[Array] = []
+    held: list[Array] = []
+    sizes = [
+        len(symmetric_units(len(S), diagonal=d))
+        for S, d in zip(solution.variances.Sigma, freedom.diagonal, strict=True)
+    ]
+    start = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
+    n_natural = int(start[-1]) + 1
+    for k, (Sigma, G) in enumerate(zip(solution.variances.Sigma, solution.gradient, strict=True)):
+        units = symmetric_units(len(Sigma), diagonal=freedom.diagonal[k])
+        place = slice(start[k], start[k + 1])
+        if not freedom.terms[k]:
+            moved = np.zeros(n_natural)
+            moved[place] = -_coordinates(Sigma[None], units)[0]
+            held.append(moved)
+            continue
+        root = matrix_root(Sigma / sigma2)
+        block = np.zeros((n_natural, len(units)))
+        block[place] = _coordinates(sigma2 * (root @ units + units @ root), units).T
+        columns.append(block)
+        products = np.einsum("iab,jbc,ca->ij", units, units, G)
+        curvatures.append(sigma2 * (products + products.T))
+    jacobian = np.concatenate([np.zeros((n_natural, 0)), *columns], axis=1)
+    if freedom.residual:
+        scale = np.zeros(n_natural)
+        scale[-1] = 1.0
+        jacobian = np.column_stack([jacobian, sum(held, scale)])
+    curvature = np.zeros((jacobian.shape[1],) * 2)
+    at = 0
+    for block in curvatures:
+        curvature[at : at + len(block), at : at + len(block)] = block
+        at += len(block)
+    return jacobian, curvature
+
+
+def _coordinates(matrices: Array, units: Array) -> Array:
+    """Coefficients of symmetric matrices (m, s, s) in the symmetric units."""
+    norms = np.einsum("iab,iab->i", units, units)
+    return np.asarray(np.tensordot(matrices, units, ([1, 2], [1, 2])) / norms)
+
+
+def _solve_downhill(H: Array, g: Array) -> Array:
+    """``|H|^-1 g`` with the absolute values of the eigenvalues, in scale-free coordinates."""
+    scale = np.sqrt(np.abs(np.diag(H)))
+    scale = np.where(scale > 0, scale, 1.0)
+    eigenvalues, vectors = np.linalg.eigh(H / np.outer(scale, scale))
+    size = np.maximum(np.abs(eigenvalues), 1e-10 * np.max(np.abs(eigenvalues), initial=1e-300))
+    return np.asarray(vectors @ ((vectors.T @ (g / scale)) / size) / scale)
+
+
+def drop_vanished(
+    solution: PenalizedSolution, freedom: Freedom, *, uphill_only: bool = True
+) -> Variances:
+    """Set to exactly zero each direction of variance that carries no effective parameter.
+
+    Parameters
+    ----------
+    solution : PenalizedSolution
+        At the present variances.
+    freedom : Freedom
+        What may move.
+    uphill_only : bool
+        Keep a direction in which the deviance falls; it merely started small.
+
+    Returns
+    -------
+    Variances
+        The same object as the solution's where nothing vanished.
+    """
+    present = solution.variances
+    Sigma = []
+    changed = False
+    for S, N, G, free, diagonal in zip(
+        present.Sigma, solution.N, solution.gradient, freedom.terms, freedom.diagonal, strict=True
+    ):
+        values, vectors = np.linalg.eigh(S)
+        if diagonal:
+            values, vectors = np.diag(S), np.eye(len(S))
+        gamma = values * np.einsum("ai,ab,bi->i", vectors, N, vectors)
+        slope = np.einsum("ai,ab,bi->i", vectors, G, vectors)
+        present_here = values > RANK_TOLERANCE * max(float(np.max(values)), 0.0)
+        gone = present_here & (gamma < VANISHED) & ((slope > 0) | (not uphill_only))
+        if free and np.any(gone):
+            kept = np.where(present_here & ~gone, values, 0.0)
+            S = (vectors * kept) @ vectors.T
+            changed = True
+        Sigma.append(S)
+    return Variances(present.sigma2, tuple(Sigma)) if changed else present
+
+
+def release(solution: PenalizedSolution, k: int, direction: Array, slope: float) -> Variances:
+    """Give a direction of zero variance the variance that Newton's model on it asks for.
+
+    Parameters
+    ----------
+    solution : PenalizedSolution
+        At the present variances.
+    k : int
+        Term.
+    direction : ndarray of shape (s_k,)
+        Unit vector in the null space of ``Sigma_k``.
+    slope : float
+        Derivative of the deviance along it, negative.
+
+    Returns
+    -------
+    Variances
+    """
+    # With balanced levels the deviance along it is L log(1 + N t / L) - t vv / (1 + N t / L).
+    N = float(direction @ solution.N[k] @ direction)
+    length = -slope * solution.n_levels[k] / N**2
+    Sigma = list(solution.variances.Sigma)
+    Sigma[k] = Sigma[k] + length * np.outer(direction, direction)
+    return Variances(solution.variances.sigma2, tuple(Sigma))
