@@ -1,0 +1,168 @@
+"""The layers of the package as a table, and every import checked against it."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = "sklearn_mackay"
+ROOT = Path(__file__).parents[1] / PACKAGE
+
+LAYERS = {
+    "_validation": 0,
+    "_grouping": 0,
+    "_solution": 0,
+    "datasets": 0,
+    "_design": 1,
+    "_variances": 1,
+    "_criterion": 1,
+    "_fixed_part": 2,
+    "_components": 2,
+    "_crossproducts": 2,
+    "kernels": 3,
+    "kernels.linalg": 3,
+    "kernels.exact": 3,
+    "_empirical_bayes": 3,
+    "_model": 4,
+    "_estimator": 5,
+    "__init__": 6,
+    "__main__": 7,
+}
+
+KERNELS = {module for module in LAYERS if module.split(".")[0] == "kernels"}
+
+# What each module may import from this package; a module that is not named here imports none.
+ALLOWED = {
+    "_variances": {"_solution"},
+    "_criterion": {"_solution"},
+    "_fixed_part": {"_design"},
+    "_components": {"_design"},
+    "_crossproducts": {"_design"},
+    "kernels.exact": {"_crossproducts", "_solution", "kernels.linalg"},
+    "_empirical_bayes": {"_crossproducts", "_solution", "_variances", "_criterion"},
+    "_model": {module for module, layer in LAYERS.items() if layer <= 3} - KERNELS,
+    "_estimator": {module for module, layer in LAYERS.items() if layer <= 4} - KERNELS,
+    "__init__": {"_estimator", "datasets"},
+    "__main__": {"__init__", "_estimator", "datasets"},
+}
+
+# What a module may import inside a function only, so that importing the package stays light.
+ALLOWED_INSIDE_FUNCTIONS = {"_estimator": KERNELS}
+
+
+class Import(NamedTuple):
+    """One imported name, absolute, and whether the statement stands in a function."""
+
+    name: str
+    in_function: bool
+    line: int
+
+
+@cache
+def source_files() -> dict[str, Path]:
+    """Return the package's modules by dotted name, ``kernels`` for ``kernels/__init__.py``."""
+    modules = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if len(parts) > 1 and parts[-1] == "__init__":
+            parts = parts[:-1]
+        modules[".".join(parts)] = path
+    return modules
+
+
+def imports_of(path: Path) -> list[Import]:
+    return list(_walk(ast.parse(path.read_text()), path, in_function=False))
+
+
+def _walk(node: ast.AST, path: Path, in_function: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        for name in _imported_names(child, path):
+            yield Import(name, in_function, child.lineno)
+        is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        yield from _walk(child, path, in_function or is_function)
+
+
+def _imported_names(node: ast.AST, path: Path) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        base = _absolute_base(node, path)
+        return [f"{base}.{alias.name}" for alias in node.names]
+    return []
+
+
+def _absolute_base(node: ast.ImportFrom, path: Path) -> str:
+    if not node.level:
+        return node.module or ""
+    package = (PACKAGE, *path.relative_to(ROOT).parts[:-1])
+    package = package[: len(package) - node.level + 1]
+    return ".".join([*package, *([node.module] if node.module else [])])
+
+
+def module_named(name: str) -> str | None:
+    """Return the module of this package that ``name`` is or lives in, None for another package."""
+    if name.split(".")[0] != PACKAGE:
+        return None
+    parts = name.split(".")[1:]
+    while parts and ".".join(parts) not in source_files():
+        parts.pop()
+    return ".".join(parts) or "__init__"
+
+
+def allowed(module: str, target: str, in_function: bool) -> bool:
+    edges = ALLOWED.get(module, set())
+    if in_function:
+        edges = edges | ALLOWED_INSIDE_FUNCTIONS.get(module, set())
+    return target in edges
+
+
+def test_table_lists_exactly_the_modules():
+    assert set(source_files()) == set(LAYERS)
+
+
+def test_table_has_no_edge_upwards_and_no_cycle():
+    edges = {
+        module: ALLOWED.get(module, set()) | ALLOWED_INSIDE_FUNCTIONS.get(module, set())
+        for module in LAYERS
+    }
+    upwards = [
+        (module, target)
+        for module, targets in edges.items()
+        for target in targets
+        if LAYERS[target] > LAYERS[module]
+    ]
+    assert upwards == []
+    TopologicalSorter(edges).prepare()
+
+
+@pytest.mark.parametrize("module", source_files())
+def test_module_imports_only_what_the_table_allows(module):
+    path = source_files()[module]
+    refused = [
+        f"{path.name}:{found.line} imports {target}"
+        for found in imports_of(path)
+        if (target := module_named(found.name)) is not None
+        and not allowed(module, target, found.in_function)
+    ]
+    assert refused == []
+
+
+def test_only_kernels_import_tensorflow():
+    importers = {
+        module
+        for module, path in source_files().items()
+        if any(found.name.split(".")[0] in {"tensorflow", "keras"} for found in imports_of(path))
+    }
+    assert importers <= KERNELS
+
+
+@pytest.mark.parametrize("module", [PACKAGE, f"{PACKAGE}.datasets"])
+def test_import_leaves_tensorflow_out(module):
+    code = f"import sys, {module}; sys.exit('tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
