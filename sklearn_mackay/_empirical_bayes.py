@@ -28,7 +28,7 @@ Solve = Callable[[Variances], PenalizedSolution]
 
 ZERO_RESIDUAL = 1e-12  # share of y'Wy below which a residual is rounding of the Gram blocks
 SUFFICIENT_DECREASE = 1e-4  # Armijo's constant
-MACKAY_STEPS = 2  # warm-up before Newton: far from the optimum MacKay's steps are longer
+MACKAY_STEPS = 1  # warm-up before Newton: far from the optimum a MacKay step is longer
 ROUNDING = 1e-13  # relative rounding of a deviance; differences below it mean nothing
 
 

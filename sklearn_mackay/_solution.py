@@ -131,7 +131,7 @@ class PenalizedSolution:
             N=tuple(N / factor for N in self.N),
             vv=tuple(vv / factor**2 for vv in self.vv),
             yPy=self.yPy / factor,
-            information=self.information / factor**2,
+            information=self.information / factor**3,
             beta_cov=self.beta_cov * factor,
         )
 

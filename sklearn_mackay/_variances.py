@@ -11,6 +11,7 @@ import numpy as np
 
 from ._solution import RANK_TOLERANCE, Array, PenalizedSolution, Variances, symmetric_units
 
+LONGEST_LOG_STEP = 3.0  # of log sigma2; a quadratic model says nothing about e^3 times as much
 VANISHED = 1e-6  # effective parameters below which a direction's variance is taken for zero
 
 
@@ -197,7 +198,8 @@ class NewtonStep:
 
     def at(self, length: float) -> Variances:
         """Variances after a part of the step; positive semi-definite for any length."""
-        sigma2 = self.base.sigma2 * float(np.exp(length * self.log_sigma2))
+        change = np.clip(length * self.log_sigma2, -LONGEST_LOG_STEP, LONGEST_LOG_STEP)
+        sigma2 = self.base.sigma2 * float(np.exp(change))
         Sigma = []
         for present, move in zip(self.base.Sigma, self.moves, strict=True):
             root = matrix_root(present / self.base.sigma2) + length * move
@@ -239,7 +241,10 @@ def newton_step(solution: PenalizedSolution, freedom: Freedom) -> NewtonStep:
     jacobian, curvature = _root_coordinates(solution, freedom)
     g = jacobian.T @ gradient
     H = jacobian.T @ hessian @ jacobian + curvature
-    step = -_solve_downhill(H, g)
+    # A direction of zero variance is stationary in its root; it must not pick up rounding.
+    moving = np.any(jacobian != 0.0, axis=0)
+    step = np.zeros(len(g))
+    step[moving] = -_solve_downhill(H[np.ix_(moving, moving)], g[moving])
     moves, start = [], 0
     for Sigma, free, diagonal in zip(present.Sigma, freedom.terms, freedom.diagonal, strict=True):
         move = np.zeros_like(Sigma)

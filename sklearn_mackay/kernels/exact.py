@@ -252,9 +252,8 @@ def _solve_spherical(
         tape.watch(T)
         blocks, inverses, log_det, corner = _eliminate(system, T)
     factor = factor_corner(corner, system.n_determinant, lapack_on_cpu=lapack_on_cpu)
-    cotangent = tf.pad(factor.inverse, [[0, 1], [0, 1]])
     log_det_gradient = tape.gradient(
-        [log_det, corner], T, output_gradients=[tf.ones_like(log_det), cotangent]
+        [log_det, corner], T, output_gradients=[tf.ones_like(log_det), factor.inverse]
     )
     u, beta = _substitute_back(system, blocks, inverses, T, factor)
     v = tuple(tf.matmul(t, effects) for t, effects in zip(T_inverse_t, u, strict=True))
@@ -289,7 +288,7 @@ def _eliminate(system: System, T: tuple[Any, ...]) -> tuple[list[ChainBlocks], l
         log_det += tf.reduce_sum(log_dets)
         if block.pattern:
             corner -= block_quadratic(
-                block.values, inverse, block.fixed, block.levels, block.pattern
+                block.values, inverse, block.fixed, block.levels, block.columns, block.pattern
             )
         else:
             rows = _rows(block.fixed)
@@ -348,7 +347,12 @@ def _update_parent(
 def _to_spherical(corner: Any, T_rest: tuple[Any, ...], sizes: Any) -> Any:
     """``T' corner T + I`` on the rows and columns of the corner's random terms."""
     R = tf.reduce_sum(sizes)
-    scaled = _scale_rows(tf.transpose(_scale_rows(corner, T_rest, sizes)), T_rest, sizes)
+    if all(t.shape[0] == 1 for t in T_rest):
+        sd = [tf.repeat(t[0], sizes[i]) for i, t in enumerate(T_rest)]
+        scale = tf.concat([*sd, tf.ones(tf.shape(corner)[:1] - R, corner.dtype)], 0)
+        scaled = corner * tf.tensordot(scale, scale, 0)
+    else:
+        scaled = _scale_rows(tf.transpose(_scale_rows(corner, T_rest, sizes)), T_rest, sizes)
     return tf.linalg.set_diag(
         scaled,
         tf.linalg.diag_part(scaled) + tf.cast(tf.range(tf.shape(corner)[0]) < R, corner.dtype),

@@ -21,7 +21,7 @@ class Factor(NamedTuple):
     ----------
     cholesky : (C, C)
         Upper ``R`` with ``A = R'R``; what stands below the diagonal is undefined.
-    inverse : (C, C)
+    inverse : (C + 1, C + 1)
         Inverse of the leading block that the determinant is taken of, zero elsewhere.
     solution : (C,)
         ``A^-1 a``.
@@ -130,7 +130,9 @@ def _csr(indices: Any, values: Any, n_rows: Any, n_columns: Any) -> Any:
     )
 
 
-def block_quadratic(values: Any, inverse: Any, fixed: Any, levels: Any, pattern: Pattern) -> Any:
+def block_quadratic(
+    values: Any, inverse: Any, fixed: Any, levels: Any, columns: Any, pattern: Pattern
+) -> Any:
     """``J' D^-1 J`` with ``J = [B, F]``: what eliminating a term takes from the corner.
 
     ``B`` is sparse and its product with itself goes through sparse products, ``F`` is dense.
@@ -143,10 +145,10 @@ def block_quadratic(values: Any, inverse: Any, fixed: Any, levels: Any, pattern:
         ``D^-1``, symmetric.
     fixed : (s, P, L)
         ``F``.
-    levels : (m,)
-        Level of each stored column of values.
+    levels, columns : (m,)
+        Level and column of ``B`` of each column of values.
     pattern : Pattern
-        Where the values stand.
+        The same as a sparse matrix.
 
     Returns
     -------
@@ -178,9 +180,15 @@ def block_quadratic(values: Any, inverse: Any, fixed: Any, levels: Any, pattern:
         bottom = tf.concat([tf.transpose(mixed), dense_part], 1)
 
         def gradient(cotangent: Any) -> Any:
-            at_values, at_fixed = _sampled_product(values, fixed, cotangent, pattern)
-            at_values = tf.reshape(at_values, tf.shape(values))
-            at_fixed = tf.transpose(tf.reshape(at_fixed, [s, L, P]), [0, 2, 1])
+            at_values, at_fixed = _sampled_product(values, cotangent, pattern)
+            at_values = tf.reshape(at_values, tf.shape(values)) + tf.reduce_sum(
+                tf.gather(fixed, levels, axis=-1) * tf.gather(cotangent[R:], columns, axis=1),
+                axis=1,
+            )
+            at_fixed = tf.reshape(at_fixed, [s, L, P]) + tf.reshape(
+                tf.matmul(_rows(fixed), cotangent[R:, R:]), [s, L, P]
+            )
+            at_fixed = tf.transpose(at_fixed, [0, 2, 1])
             from_values = segment_sum(values[:, None, :] * at_values[None, :, :], levels, L)
             from_fixed = tf.reduce_sum(fixed[:, None] * at_fixed[None, :], axis=2)
             return (
@@ -199,9 +207,9 @@ def _rows(blocks: Any) -> Any:
     return tf.reshape(tf.transpose(blocks, [0, 2, 1]), [-1, tf.shape(blocks)[1]])
 
 
-def _sampled_product(values: Any, fixed: Any, Q: Any, pattern: Pattern) -> tuple[Any, Any]:
-    """``[B, F] Q`` where ``B`` has values (m,), and in the columns of ``F`` (s L, P)."""
-    flat, dense = tf.reshape(values, [-1]), _rows(fixed)
+def _sampled_product(values: Any, Q: Any, pattern: Pattern) -> tuple[Any, Any]:
+    """``[B, 0] Q`` where ``B`` has values (s m,), and in the columns after ``B``'s (s L, P)."""
+    flat = tf.reshape(values, [-1])
     R, n_chunks = pattern.n_columns, tf.shape(pattern.chunk_rows)[0] - 1
 
     def chunk(c: Any, at_values: Any, at_fixed: Any) -> Any:
@@ -210,7 +218,6 @@ def _sampled_product(values: Any, fixed: Any, Q: Any, pattern: Pattern) -> tuple
         indices = pattern.indices[first:last] - tf.cast(tf.stack([first_row, 0]), tf.int64)
         B = _csr(indices, flat[first:last], last_row - first_row, R)
         product = tf.raw_ops.SparseMatrixMatMul(a=B, b=Q[:R])
-        product += tf.matmul(dense[first_row:last_row], Q[R:])
         at_values = at_values.write(c, tf.gather_nd(product, indices))
         return c + 1, at_values, at_fixed.write(c, product[:, R:])
 
@@ -257,7 +264,7 @@ def factor_corner(corner: Any, n_determinant: Any, *, lapack_on_cpu: bool) -> Fa
     solution = tf.linalg.cholesky_solve(chol, a[:, None])[:, 0]
     leading = chol[:n_determinant, :n_determinant]
     identity = tf.eye(n_determinant, dtype=corner.dtype)
-    rest = tf.shape(A)[0] - n_determinant
+    rest = tf.shape(corner)[0] - n_determinant
     inverse = tf.pad(tf.linalg.cholesky_solve(leading, identity), [[0, rest], [0, rest]])
     log_det = 2.0 * tf.reduce_sum(tf.math.log(tf.linalg.diag_part(leading)))
     return Factor(
@@ -271,18 +278,29 @@ def factor_corner(corner: Any, n_determinant: Any, *, lapack_on_cpu: bool) -> Fa
 
 def _factor_with_lapack(corner: Any, n_determinant: Any) -> tuple[Any, ...]:
     C, m = len(corner) - 1, int(n_determinant)
-    A, a = corner[:-1, :-1], corner[:-1, -1]
-    inverse = np.zeros((C, C))
+    inverse = np.zeros((C + 1, C + 1))
     if C == 0:
-        return inverse, inverse, a, corner[-1, -1], np.float64(0.0)
+        return inverse[:0, :0], inverse, inverse[0, :0], corner[0, 0], np.float64(0.0)
+    a = corner[:-1, -1]
     # The transpose of a C-ordered symmetric matrix is the Fortran-ordered one LAPACK wants.
-    chol, failed = lapack.dpotrf(A.T, lower=1, clean=0)
+    chol, failed = lapack.dpotrf(corner[:-1, :-1].copy().T, lower=1, clean=0, overwrite_a=1)
     if failed or not np.isfinite(chol.diagonal()).all():
         nan = np.float64(np.nan)
-        return chol * nan, inverse * nan, a * nan, nan, nan
+        return chol.T * nan, inverse * nan, a * nan, nan, nan
     solution = lapack.dpotrs(chol, a, lower=1)[0]
     if m:
         triangle = lapack.dpotri(chol[:m, :m], lower=1)[0]
-        inverse[:m, :m] = np.tril(triangle) + np.tril(triangle, -1).T
+        _mirror_lower(triangle, inverse[:m, :m])
     log_det = 2.0 * np.sum(np.log(chol.diagonal()[:m]))
     return chol.T, inverse, solution, corner[-1, -1] - a @ solution, log_det
+
+
+def _mirror_lower(triangle: Any, symmetric: Any, width: int = 128) -> None:
+    """Write a symmetric matrix given by its lower triangle, block by block to stay in cache."""
+    for start in range(0, len(triangle), width):
+        end = start + width
+        below = triangle[end:, start:end]
+        symmetric[end:, start:end] = below
+        symmetric[start:end, end:] = below.T
+        block = np.tril(triangle[start:end, start:end])
+        symmetric[start:end, start:end] = block + np.tril(block, -1).T
