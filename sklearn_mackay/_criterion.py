@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._solution import Array, PenalizedSolution, null_directions
+from ._solution import VANISHED, Array, PenalizedSolution, principal_directions
 
 
 def deviance(
@@ -47,33 +47,34 @@ def deviance(
     )
 
 
-def steepest_release(Sigma: Array, gradient: Array, *, diagonal: bool) -> tuple[float, Array]:
-    """Test of the Karush-Kuhn-Tucker condition at a singular covariance.
+def steepest_release(
+    Sigma: Array, N: Array, gradient: Array, *, diagonal: bool
+) -> tuple[float, Array]:
+    """Test of the Karush-Kuhn-Tucker condition where a covariance is zero, or as good as zero.
 
     A covariance may stay at zero in some directions only if the gradient ``N - vv'`` is positive
     semi-definite on them; otherwise the deviance falls along the direction returned.
 
     Parameters
     ----------
-    Sigma, gradient : ndarray of shape (s, s)
-        A covariance and the deviance's gradient there.
+    Sigma, N, gradient : ndarray of shape (s, s)
+        A covariance, the trace part of the deviance's gradient there, and the gradient.
     diagonal : bool
         Whether only the coordinate directions are free.
 
     Returns
     -------
     slope : float
-        Least eigenvalue of the gradient on the null space; ``inf`` where that is empty.
+        Least eigenvalue of the gradient on those directions; ``inf`` where there are none.
     direction : ndarray of shape (s,)
         Its eigenvector.
     """
-    basis = null_directions(Sigma)
-    if diagonal:
-        basis = np.eye(len(Sigma))[:, np.diag(Sigma) == 0.0]
+    _, vectors, gamma = principal_directions(Sigma, N, diagonal=diagonal)
+    basis = vectors[:, gamma < VANISHED]
     if basis.shape[1] == 0:
         return np.inf, np.zeros(len(Sigma))
     reduced = basis.T @ gradient @ basis
     if diagonal:
         reduced = np.diag(np.diag(reduced))
-    slopes, vectors = np.linalg.eigh(reduced)
-    return float(slopes[0]), basis @ vectors[:, 0]
+    slopes, combinations = np.linalg.eigh(reduced)
+    return float(slopes[0]), basis @ combinations[:, 0]

@@ -281,14 +281,16 @@ def _release(walk: _Walk, tol: float) -> bool:
         if not freedom.terms[k]:
             continue
         slope, direction = steepest_release(
-            Sigma, solution.gradient[k], diagonal=freedom.diagonal[k]
+            Sigma, solution.N[k], solution.gradient[k], diagonal=freedom.diagonal[k]
         )
         scale = float(direction @ solution.N[k] @ direction)
         # The fall to be had from a slope of -s N is about L s^2 / 2.
         gain = 0.5 * solution.n_levels[k] * (slope / scale) ** 2 if scale > 0 else 0.0
         if slope < 0 and gain > tol:
-            candidate = release(solution, k, direction, slope)
-            return _try(walk, "release", candidate, gain)
+            return any(
+                _try(walk, "release", release(solution, k, direction, length * slope), gain)
+                for length in (1.0, 0.25, 0.0625, 0.015625)
+            )
     return False
 
 

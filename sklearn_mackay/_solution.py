@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 RANK_TOLERANCE = 1e-14  # relative eigenvalues of a covariance below it are rounding
+VANISHED = 1e-6  # effective parameters below which a direction's variance is as good as zero
 
 
 @dataclass(frozen=True)
@@ -165,3 +166,30 @@ def null_directions(Sigma: Array) -> Array:
     """
     eigenvalues, vectors = np.linalg.eigh(Sigma)
     return vectors[:, eigenvalues <= RANK_TOLERANCE * max(float(eigenvalues[-1]), 0.0)]
+
+
+def principal_directions(Sigma: Array, N: Array, *, diagonal: bool) -> tuple[Array, Array, Array]:
+    """Variances of a covariance along its eigenvectors, and their effective parameters.
+
+    Parameters
+    ----------
+    Sigma, N : ndarray of shape (s, s)
+        A covariance, and the trace part of the deviance's gradient there.
+    diagonal : bool
+        Whether the coordinates are the only directions.
+
+    Returns
+    -------
+    variances : ndarray of shape (s,)
+        Eigenvalues, rounding set to zero.
+    vectors : ndarray of shape (s, s)
+        Eigenvectors by column.
+    gamma : ndarray of shape (s,)
+        ``variance * w'N w`` of each eigenvector w.
+    """
+    variances, vectors = np.linalg.eigh(Sigma)
+    if diagonal:
+        variances, vectors = np.diag(Sigma), np.eye(len(Sigma))
+    largest = max(float(np.max(variances)), 0.0)
+    variances = np.where(variances > RANK_TOLERANCE * largest, variances, 0.0)
+    return variances, vectors, variances * np.einsum("ai,ab,bi->i", vectors, N, vectors)

@@ -9,10 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._solution import RANK_TOLERANCE, Array, PenalizedSolution, Variances, symmetric_units
+from ._solution import (
+    VANISHED,
+    Array,
+    PenalizedSolution,
+    Variances,
+    principal_directions,
+    symmetric_units,
+)
 
 LONGEST_LOG_STEP = 3.0  # of log sigma2; a quadratic model says nothing about e^3 times as much
-VANISHED = 1e-6  # effective parameters below which a direction's variance is taken for zero
 
 
 @dataclass(frozen=True)
@@ -353,16 +359,11 @@ def drop_vanished(
     for S, N, G, free, diagonal in zip(
         present.Sigma, solution.N, solution.gradient, freedom.terms, freedom.diagonal, strict=True
     ):
-        values, vectors = np.linalg.eigh(S)
-        if diagonal:
-            values, vectors = np.diag(S), np.eye(len(S))
-        gamma = values * np.einsum("ai,ab,bi->i", vectors, N, vectors)
+        variances, vectors, gamma = principal_directions(S, N, diagonal=diagonal)
         slope = np.einsum("ai,ab,bi->i", vectors, G, vectors)
-        present_here = values > RANK_TOLERANCE * max(float(np.max(values)), 0.0)
-        gone = present_here & (gamma < VANISHED) & ((slope > 0) | (not uphill_only))
+        gone = (variances > 0) & (gamma < VANISHED) & ((slope > 0) | (not uphill_only))
         if free and np.any(gone):
-            kept = np.where(present_here & ~gone, values, 0.0)
-            S = (vectors * kept) @ vectors.T
+            S = (vectors * np.where(gone, 0.0, variances)) @ vectors.T
             changed = True
         Sigma.append(S)
     return Variances(present.sigma2, tuple(Sigma)) if changed else present

@@ -13,7 +13,7 @@ that the level meets.
 
 The trace part ``N_k`` of the gradient is half of ``d log|K| / dT_k`` times ``T_k^-1``; reverse-mode
 differentiation of the elimination gives it without the inverse of ``K``, only the corner's inverse
-enters, as cotangent. Equation numbers as in the package's notes: Henderson (1975) for ``K``,
+enters, as cotangent. Sources: Henderson (1975) for ``K``,
 Gilmour, Thompson and Cullis (1995) for the information matrix.
 """
 
