@@ -65,7 +65,7 @@ class Component:
         if self.term is not None:
             transform = self.term.transform * y_scale
             full[np.ix_(self.identified, self.identified)] = transform @ Sigma @ transform.T
-        return full
+        return 0.5 * (full + full.T)
 
     def effects(self, b: Array, y_scale: float) -> Array:
         """Random effects (L, s) of all coefficients in the user's units."""

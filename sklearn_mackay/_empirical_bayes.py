@@ -5,14 +5,14 @@ Knows no data and no engine: `solve` maps variances to a :class:`PenalizedSoluti
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from ._criterion import deviance, steepest_release
 from ._crossproducts import CrossProducts
-from ._solution import PenalizedSolution, Variances
+from ._solution import VANISHED, PenalizedSolution, Variances
 from ._variances import (
     Freedom,
     NewtonStep,
@@ -29,6 +29,9 @@ Solve = Callable[[Variances], PenalizedSolution]
 ZERO_RESIDUAL = 1e-12  # share of y'Wy below which a residual is rounding of the Gram blocks
 SUFFICIENT_DECREASE = 1e-4  # Armijo's constant
 MACKAY_STEPS = 1  # warm-up before Newton: far from the optimum a MacKay step is longer
+DAMPINGS = (0.1, 1.0, 10.0, 100.0)  # of the Hessian with unit diagonal, tried in turn
+SMALL = 0.1  # effective parameters below which zero itself is worth a try
+ROTATION_TOLERANCE = 1e-6  # decrement that MacKay's update may leave, in units of the deviance
 ROUNDING = 1e-13  # relative rounding of a deviance; differences below it mean nothing
 
 
@@ -198,25 +201,31 @@ def _iterate_newton(walk: _Walk, max_iter: int, tol: float) -> bool:
             continue
         step = newton_step(walk.solution, walk.freedom)
         if step.decrement > tol:
-            if not _descend(walk, step):
+            if not (_descend(walk, step) or _release(walk, tol)):
                 _try(walk, "mm", mm_update(walk.solution, walk.freedom), step.decrement)
-            _drop(walk, step.decrement)
+            _zero(walk, step.decrement)
             continue
         # The decrement bounds the deviance; one more step makes the variances as exact.
         _try(walk, "newton", step.at(1.0), step.decrement)
-        _drop(walk, step.decrement)
+        _zero(walk, step.decrement, below=SMALL)
         if not _release(walk, tol):
             return True
     return False
 
 
 def _iterate_mackay(walk: _Walk, max_iter: int, tol: float) -> bool:
-    for _ in range(max_iter):
+    for iteration in range(max_iter):
         if walk.zero_residual:
             return True
         change = _safe_mackay(walk)
-        _drop(walk, change)
-        if change <= tol and not _release(walk, tol):
+        settled = change <= tol
+        # A variance whose optimum is zero falls only geometrically, so try zero itself.
+        _zero(walk, change, below=SMALL if settled or iteration % 10 == 9 else VANISHED)
+        if not settled or _release(walk, tol):
+            continue
+        # The update keeps the range of a singular covariance; only a Newton step can turn it.
+        step = newton_step(walk.solution, walk.freedom)
+        if step.decrement <= ROTATION_TOLERANCE or not _descend(walk, step):
             return True
     return False
 
@@ -229,28 +238,41 @@ def _iterate_quick(walk: _Walk, max_iter: int, tol: float) -> bool:
         candidate = quick_update(walk.solution, walk.freedom)
         change = relative_change(before, candidate)
         walk.move("quick", *walk.look(candidate), change)
-        if change <= tol and not _drop(walk, change, uphill_only=False):
+        if change > tol:
+            continue
+        dropped = drop_vanished(walk.solution, walk.freedom, uphill_only=False)
+        if dropped is walk.solution.variances:
             return True
+        walk.move("zero", *walk.look(dropped), change)
     return False
 
 
 def _safe_mackay(walk: _Walk) -> float:
-    """MacKay's update, or the monotone MM update where it would raise the deviance."""
+    """MacKay's update, or the monotone MM update where it would raise the deviance.
+
+    Returns the relative change, 0.0 where rounding lets neither lower it.
+    """
     before = walk.solution.variances
-    change = 0.0
     for name, update in (("mackay", mackay_update), ("mm", mm_update)):
         candidate = update(walk.solution, walk.freedom)
         change = relative_change(before, candidate)
         if _try(walk, name, candidate, change):
-            break
-    return change
+            return change
+    return 0.0
 
 
 def _descend(walk: _Walk, step: NewtonStep) -> bool:
-    """Go along a Newton step until the deviance falls enough."""
-    for length in (1.0, 0.5, 0.25, 0.0625):
-        solution, value = walk.look(step.at(length))
-        bound = walk.deviance + SUFFICIENT_DECREASE * length * step.slope
+    """Take a Newton step, half of it or a damped one: the first that lowers the deviance enough."""
+
+    def attempts() -> Iterator[tuple[NewtonStep, float]]:
+        yield step, 1.0
+        yield step, 0.5
+        for damping in DAMPINGS:
+            yield newton_step(walk.solution, walk.freedom, damping=damping), 1.0
+
+    for attempt, length in attempts():
+        solution, value = walk.look(attempt.at(length))
+        bound = walk.deviance + SUFFICIENT_DECREASE * length * attempt.slope
         if value <= bound + walk.rounding:
             walk.move("newton", solution, value, step.decrement)
             return True
@@ -265,13 +287,10 @@ def _try(walk: _Walk, name: str, candidate: Variances, change: float) -> bool:
     return False
 
 
-def _drop(walk: _Walk, change: float, *, uphill_only: bool = True) -> bool:
-    """Set vanished directions to zero; whether there were any."""
-    candidate = drop_vanished(walk.solution, walk.freedom, uphill_only=uphill_only)
-    if candidate is walk.solution.variances:
-        return False
-    walk.move("zero", *walk.look(candidate), change)
-    return True
+def _zero(walk: _Walk, change: float, *, below: float = VANISHED) -> bool:
+    """Set directions of next to no effective parameters to zero, where that lowers the deviance."""
+    candidate = drop_vanished(walk.solution, walk.freedom, below=below)
+    return candidate is not walk.solution.variances and _try(walk, "zero", candidate, change)
 
 
 def _release(walk: _Walk, tol: float) -> bool:

@@ -84,7 +84,7 @@ def build_fixed_part(
     y : ndarray of shape (n,)
         Response.
     weights : ndarray of shape (n,)
-        Positive row weights.
+        Positive row weights that count rows: their sum is the number of rows.
     alpha : float
         Ridge penalty, 0.0 for none.
     fit_intercept : bool
@@ -105,7 +105,7 @@ def build_fixed_part(
     if alpha > 0:
         basis, log_det = np.diag(1.0 / scale), 0.0
     elif is_sparse:
-        kept = _independent_sparse(X, scale, weights, fit_intercept)
+        kept, condition = _independent_sparse(X, scale, weights, fit_intercept)
         basis = np.diag(1.0 / scale)[:, kept]
         log_det = -float(np.sum(np.log(scale[kept])))
     else:
@@ -130,9 +130,9 @@ def build_fixed_part(
 
 
 def _centered(X: Array, center: Array, weights: Array) -> Array:
-    """``X - center`` in place, exactly zero where a column is constant."""
+    """``X - center``, in place where it may be, exactly zero where a column is constant."""
     largest = np.max(np.abs(X), axis=0, initial=0.0)
-    columns = np.subtract(X, center, out=X)
+    columns = np.subtract(X, center, out=X if X.flags.writeable else None)
     constant = root_mean_square(columns, weights) <= CONSTANT * largest
     columns[:, constant & (center != 0)] = 0.0
     return columns
@@ -214,12 +214,13 @@ def _sparse_scale(X: Any) -> Array:
 
 def _independent_sparse(
     X: Any, scale: Array, weights: Array, fit_intercept: bool
-) -> NDArray[np.intp]:
-    """Columns of a sparse X that do not depend on others, by pivoted Cholesky of its Gram block."""
+) -> tuple[NDArray[np.intp], float]:
+    """Independent columns of a sparse X and their condition, by pivoted Cholesky of ``X'X``."""
     scaled = X @ sparse.diags_array(1.0 / scale)
     gram = _centered_gram(scaled, weights, fit_intercept)
-    _, pivots, rank, _ = linalg.lapack.dpstrf(gram, tol=COLLINEAR_SPARSE**2, lower=1)
-    return np.sort(pivots[:rank] - 1).astype(np.intp)
+    chol, pivots, rank, _ = linalg.lapack.dpstrf(gram, tol=COLLINEAR_SPARSE**2, lower=1)
+    condition = float(chol[0, 0] / chol[rank - 1, rank - 1]) if rank else 1.0
+    return np.sort(pivots[:rank] - 1).astype(np.intp), condition
 
 
 def _centered_gram(X: Any, weights: Array, fit_intercept: bool) -> Array:

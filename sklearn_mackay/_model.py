@@ -157,12 +157,16 @@ def fit_model(
     """
     spread = _spread(y, weights)
     size = float(np.max(np.abs(y)))
+    # Precision weights have a unit, which the residual variance takes on; in it they average 1.
+    unit = 1.0 if options.frequency else float(np.mean(weights))
+    weights = weights / unit
     fixed = build_fixed_part(
-        X, y, weights, alpha=options.alpha, fit_intercept=options.fit_intercept
+        X, y, weights, alpha=options.alpha / unit, fit_intercept=options.fit_intercept
     )
     residual = float(np.sqrt(np.average(fixed.y**2, weights=weights)))
     explained = residual <= max(EXPLAINED * spread, ROUNDING_OF_Y * size)
     y_scale = 1.0 if explained else residual
+    sigma2_scale = y_scale**2 * unit
     active = [component for component in components if component.term is not None]
     crossproducts = build_crossproducts(
         [component.term for component in active if component.term is not None],
@@ -174,7 +178,7 @@ def fit_model(
         sum_log_weights=0.0 if options.frequency else float(np.sum(np.log(weights))),
     )
     freedom = _freedom(crossproducts, active, options)
-    start = _start(active, options, y_scale)
+    start = _start(active, options, y_scale, sigma2_scale)
     if explained and freedom.residual:
         start = Variances(1.0, tuple(np.zeros_like(S) for S in start.Sigma))
         freedom = Freedom((False,) * len(active), False, freedom.diagonal, freedom.dof)
@@ -192,7 +196,15 @@ def fit_model(
         report=report,
     )
     return _to_user_units(
-        fit, fixed, crossproducts, components, active, options, freedom, y_scale, explained
+        fit,
+        fixed,
+        crossproducts,
+        components,
+        options,
+        freedom,
+        y_scale=y_scale,
+        sigma2_scale=sigma2_scale,
+        explained=explained,
     )
 
 
@@ -212,11 +224,13 @@ def _freedom(
     )
 
 
-def _start(active: Sequence[Component], options: Options, y_scale: float) -> Variances:
+def _start(
+    active: Sequence[Component], options: Options, y_scale: float, sigma2_scale: float
+) -> Variances:
     """Equal shares of the variance of y, unless the user says otherwise."""
     given = {**options.start, **options.held}
     share = 1.0 / (len(active) + 1)
-    sigma2 = float(given[RESIDUAL][0, 0]) / y_scale**2 if RESIDUAL in given else share
+    sigma2 = float(given[RESIDUAL][0, 0]) / sigma2_scale if RESIDUAL in given else share
     Sigma = []
     for component in active:
         s = len(component.identified)
@@ -242,20 +256,22 @@ def _to_user_units(
     fixed: FixedPart,
     crossproducts: CrossProducts,
     components: Sequence[Component],
-    active: Sequence[Component],
     options: Options,
     freedom: Freedom,
+    *,
     y_scale: float,
+    sigma2_scale: float,
     explained: bool,
 ) -> Estimates:
     solution = fit.solution
+    active = [component for component in components if component.term is not None]
     index = {component.name: k for k, component in enumerate(active)}
     coefficients = fixed.coefficients(y_scale * solution.beta)
     fixed_cov = fixed.covariance(solution.beta_cov) * y_scale**2
     lost = 1 + fixed.dropped
     fixed_cov[lost] = fixed_cov[:, lost] = np.nan
     exact_fit = (explained and RESIDUAL not in options.held) or fit.zero_residual
-    sigma2 = solution.variances.sigma2 * y_scale**2
+    sigma2 = solution.variances.sigma2 * sigma2_scale
     if exact_fit:
         sigma2, fixed_cov = 0.0, fixed_cov * 0.0
     elif freedom.dof <= 0 and RESIDUAL not in options.held:
@@ -308,7 +324,7 @@ def _to_user_units(
                 "change": iteration.change,
                 "variances": {
                     **matrices(iteration.variances),
-                    RESIDUAL: iteration.variances.sigma2 * y_scale**2,
+                    RESIDUAL: iteration.variances.sigma2 * sigma2_scale,
                 },
             }
             for iteration in fit.history

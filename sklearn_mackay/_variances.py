@@ -168,7 +168,7 @@ def quick_update(solution: PenalizedSolution, freedom: Freedom) -> Variances:
     for S, b, free, diagonal in zip(
         solution.variances.Sigma, solution.b, freedom.terms, freedom.diagonal, strict=True
     ):
-        covariance = np.atleast_2d(np.cov(b, rowvar=False, ddof=1))
+        covariance = np.atleast_2d(np.cov(b, rowvar=False, ddof=min(1, len(b) - 1)))
         if diagonal:
             covariance = np.diag(np.diag(covariance))
         Sigma.append(covariance if free else S)
@@ -219,7 +219,9 @@ def matrix_root(Sigma: Array) -> Array:
     return np.asarray((vectors * np.sqrt(np.maximum(eigenvalues, 0.0))) @ vectors.T)
 
 
-def newton_step(solution: PenalizedSolution, freedom: Freedom) -> NewtonStep:
+def newton_step(
+    solution: PenalizedSolution, freedom: Freedom, *, damping: float = 0.0
+) -> NewtonStep:
     """Average-information step in the symmetric roots ``S_k`` of ``Sigma_k / sigma2``.
 
     On the scale of standard deviations the deviance is smooth through zero and through
@@ -233,6 +235,9 @@ def newton_step(solution: PenalizedSolution, freedom: Freedom) -> NewtonStep:
         At the present variances.
     freedom : Freedom
         What may move.
+    damping : float
+        Added to the Hessian's eigenvalues, in coordinates that give it a unit diagonal; shortens
+        the step most where the model is flat.
 
     Returns
     -------
@@ -250,7 +255,7 @@ def newton_step(solution: PenalizedSolution, freedom: Freedom) -> NewtonStep:
     # A direction of zero variance is stationary in its root; it must not pick up rounding.
     moving = np.any(jacobian != 0.0, axis=0)
     step = np.zeros(len(g))
-    step[moving] = -_solve_downhill(H[np.ix_(moving, moving)], g[moving])
+    step[moving] = -_solve_downhill(H[np.ix_(moving, moving)], g[moving], damping)
     moves, start = [], 0
     for Sigma, free, diagonal in zip(present.Sigma, freedom.terms, freedom.diagonal, strict=True):
         move = np.zeros_like(Sigma)
@@ -325,19 +330,24 @@ def _coordinates(matrices: Array, units: Array) -> Array:
     return np.asarray(np.tensordot(matrices, units, ([1, 2], [1, 2])) / norms)
 
 
-def _solve_downhill(H: Array, g: Array) -> Array:
-    """``|H|^-1 g`` with the absolute values of the eigenvalues, in scale-free coordinates."""
+def _solve_downhill(H: Array, g: Array, damping: float) -> Array:
+    """``(|H| + damping)^-1 g`` in coordinates that give ``H`` a unit diagonal."""
     scale = np.sqrt(np.abs(np.diag(H)))
     scale = np.where(scale > 0, scale, 1.0)
     eigenvalues, vectors = np.linalg.eigh(H / np.outer(scale, scale))
-    size = np.maximum(np.abs(eigenvalues), 1e-10 * np.max(np.abs(eigenvalues), initial=1e-300))
+    size = damping + np.abs(eigenvalues)
+    size = np.maximum(size, 1e-10 * np.max(size, initial=1e-300))
     return np.asarray(vectors @ ((vectors.T @ (g / scale)) / size) / scale)
 
 
 def drop_vanished(
-    solution: PenalizedSolution, freedom: Freedom, *, uphill_only: bool = True
+    solution: PenalizedSolution,
+    freedom: Freedom,
+    *,
+    below: float = VANISHED,
+    uphill_only: bool = True,
 ) -> Variances:
-    """Set to exactly zero each direction of variance that carries no effective parameter.
+    """Set to exactly zero each direction of variance with next to no effective parameters.
 
     Parameters
     ----------
@@ -345,6 +355,8 @@ def drop_vanished(
         At the present variances.
     freedom : Freedom
         What may move.
+    below : float
+        Effective parameters below which a direction goes.
     uphill_only : bool
         Keep a direction in which the deviance falls; it merely started small.
 
@@ -361,7 +373,7 @@ def drop_vanished(
     ):
         variances, vectors, gamma = principal_directions(S, N, diagonal=diagonal)
         slope = np.einsum("ai,ab,bi->i", vectors, G, vectors)
-        gone = (variances > 0) & (gamma < VANISHED) & ((slope > 0) | (not uphill_only))
+        gone = (variances > 0) & (gamma < below) & ((slope > 0) | (not uphill_only))
         if free and np.any(gone):
             S = (vectors * np.where(gone, 0.0, variances)) @ vectors.T
             changed = True
