@@ -232,7 +232,12 @@ def read_variances(
     matrices = {}
     for name, value in given.items():
         s = 1 if name == RESIDUAL else len(coefficients[name])
-        matrix = np.asarray(value, dtype=np.float64)
+        try:
+            matrix = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"`{parameter}[{name!r}]` must be a variance or a matrix, got {value!r}."
+            ) from error
         if matrix.ndim < 2 and matrix.size == s:
             matrix = np.diag(np.atleast_1d(matrix))
         if matrix.shape != (s, s):

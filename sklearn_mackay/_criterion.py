@@ -48,7 +48,7 @@ def deviance(
 
 
 def steepest_release(
-    Sigma: Array, N: Array, gradient: Array, *, diagonal: bool
+    Sigma: Array, N: Array, gradient: Array, *, diagonal: bool, below: float = VANISHED
 ) -> tuple[float, Array]:
     """Test of the Karush-Kuhn-Tucker condition where a covariance is zero, or as good as zero.
 
@@ -61,6 +61,8 @@ def steepest_release(
         A covariance, the trace part of the deviance's gradient there, and the gradient.
     diagonal : bool
         Whether only the coordinate directions are free.
+    below : float
+        Effective parameters below which a direction is as good as zero.
 
     Returns
     -------
@@ -70,7 +72,7 @@ def steepest_release(
         Its eigenvector.
     """
     _, vectors, gamma = principal_directions(Sigma, N, diagonal=diagonal)
-    basis = vectors[:, gamma < VANISHED]
+    basis = vectors[:, gamma < below]
     if basis.shape[1] == 0:
         return np.inf, np.zeros(len(Sigma))
     reduced = basis.T @ gradient @ basis

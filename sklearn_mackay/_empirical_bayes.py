@@ -6,7 +6,7 @@ Knows no data and no engine: `solve` maps variances to a :class:`PenalizedSoluti
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,11 +27,12 @@ from ._variances import (
 Solve = Callable[[Variances], PenalizedSolution]
 
 ZERO_RESIDUAL = 1e-12  # share of y'Wy below which a residual is rounding of the Gram blocks
+HELD_RESIDUAL = 1e-8  # share of y'Wy that stands for a residual of zero; rounding stays small in it
 SUFFICIENT_DECREASE = 1e-4  # Armijo's constant
 MACKAY_STEPS = 1  # warm-up before Newton: far from the optimum a MacKay step is longer
 DAMPINGS = (0.1, 1.0, 10.0, 100.0)  # of the Hessian with unit diagonal, tried in turn
-SMALL = 0.1  # effective parameters below which zero itself is worth a try
-ROTATION_TOLERANCE = 1e-6  # decrement that MacKay's update may leave, in units of the deviance
+SMALL = 0.1  # effective parameters below which zero, or leaving it, is worth a try
+ROTATION_TOLERANCE = 1e-7  # decrement that MacKay's update may leave, in units of the deviance
 ROUNDING = 1e-13  # relative rounding of a deviance; differences below it mean nothing
 
 
@@ -118,8 +119,15 @@ class _Walk:
 
     @property
     def zero_residual(self) -> bool:
-        residual = self.solution.eWe
-        return residual <= ZERO_RESIDUAL * float(self.crossproducts.fixed[-1, -1])
+        """Whether the residual, if it is free, has fallen to the rounding of the Gram blocks."""
+        floor = ZERO_RESIDUAL * float(self.crossproducts.fixed[-1, -1])
+        return self.freedom.residual and self.solution.eWe <= floor
+
+    @property
+    def at_negligible_residual(self) -> Variances:
+        """The present covariances beside a residual variance next to zero."""
+        sigma2 = HELD_RESIDUAL * float(self.crossproducts.fixed[-1, -1]) / self.freedom.dof
+        return Variances(sigma2, self.solution.variances.Sigma)
 
     @property
     def rounding(self) -> float:
@@ -167,29 +175,37 @@ def estimate_variances(
         solve=solve,
         crossproducts=crossproducts,
         freedom=freedom,
-        rescale=freedom.scale and method in ("reml", "ml"),
+        rescale=freedom.scale and (method in ("reml", "ml") or not freedom.terms),
         report=report,
         solution=None,  # type: ignore[arg-type]
         deviance=np.inf,
         history=[],
     )
     walk.move("start", *walk.look(start), np.inf)
-    converged = False
-    if not (any(freedom.terms) or freedom.residual):
-        converged = True
-    elif method == "quick":
-        converged = _iterate_quick(walk, max_iter, tol)
-    elif method == "mackay":
-        converged = _iterate_mackay(walk, max_iter, tol)
-    else:
-        converged = _iterate_newton(walk, max_iter, tol)
+    converged = _iterate(walk, method, max_iter, tol)
+    zero_residual = walk.zero_residual
+    if zero_residual and any(freedom.terms):
+        # The effects are known by now; their covariances are estimated with the residual held.
+        walk.freedom = replace(freedom, residual=False)
+        walk.rescale = False
+        walk.move("zero", *walk.look(walk.at_negligible_residual), np.inf)
+        converged = _iterate(walk, method, max_iter, tol)
     return Fit(
         solution=walk.solution,
         deviance=walk.deviance,
         converged=converged,
-        zero_residual=walk.zero_residual,
+        zero_residual=zero_residual,
         history=tuple(walk.history),
     )
+
+
+def _iterate(walk: _Walk, method: str, max_iter: int, tol: float) -> bool:
+    if not walk.solution.finite:
+        return False
+    if not (any(walk.freedom.terms) or (walk.freedom.residual and not walk.rescale)):
+        return True
+    iterate = {"mackay": _iterate_mackay, "quick": _iterate_quick}.get(method, _iterate_newton)
+    return iterate(walk, max_iter, tol)
 
 
 def _iterate_newton(walk: _Walk, max_iter: int, tol: float) -> bool:
@@ -300,7 +316,11 @@ def _release(walk: _Walk, tol: float) -> bool:
         if not freedom.terms[k]:
             continue
         slope, direction = steepest_release(
-            Sigma, solution.N[k], solution.gradient[k], diagonal=freedom.diagonal[k]
+            Sigma,
+            solution.N[k],
+            solution.gradient[k],
+            diagonal=freedom.diagonal[k],
+            below=SMALL,
         )
         scale = float(direction @ solution.N[k] @ direction)
         # The fall to be had from a slope of -s N is about L s^2 / 2.

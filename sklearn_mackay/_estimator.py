@@ -348,15 +348,16 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
                 raise ValueError(
                     f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}."
                 )
-        numbers: tuple[tuple[str, Any, int], ...] = (
-            ("alpha", Real, 0),
-            ("max_iter", Integral, 1),
-            ("tol", Real, 0),
+        numbers: tuple[tuple[str, Any, str, int], ...] = (
+            ("alpha", Real, "a number", 0),
+            ("max_iter", Integral, "an integer", 1),
+            ("tol", Real, "a number", 0),
         )
-        for name, kind, least in numbers:
+        for name, kind, noun, least in numbers:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, kind) or not value >= least:
-                raise ValueError(f"`{name}` must be a number of at least {least}, got {value!r}.")
+            valid = isinstance(value, kind) and not isinstance(value, bool)
+            if not (valid and least <= value < np.inf):
+                raise ValueError(f"`{name}` must be {noun} of at least {least}, got {value!r}.")
 
     def _read_options(self, roles: ColumnRoles) -> Options:
         names = [factor.name for factor in roles.factors]
@@ -462,7 +463,7 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
             for message in component.warnings:
                 warnings.warn(message, UserWarning, stacklevel=3)
         if len(estimates.dropped):
-            names = ", ".join(repr(self.fixed_features_[i]) for i in estimates.dropped)
+            names = ", ".join(repr(self.fixed_features_[i].item()) for i in estimates.dropped)
             warnings.warn(
                 f"Fixed features {names} are combinations of the others (or of the intercept) and "
                 "get coefficient 0. Remove them, or give a positive `alpha`.",
@@ -535,9 +536,11 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
         pairs = list(zip(self._roles.factors, self._groupings, strict=True))
         if not from_array:
             if groups is not None:
+                source = (
+                    "takes its groups from columns of X" if pairs else "was fitted without groups"
+                )
                 raise ValueError(
-                    "This model takes its groups from columns of X; `groups` cannot be given to "
-                    "predict or score."
+                    f"This model {source}; `groups` cannot be given to predict or score."
                 )
             return [
                 (factor, grouping, [table.labels(column) for column in factor.columns])
@@ -561,9 +564,12 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
                 f"`groups` has {len(names)} factors, but the model was fitted with {len(pairs)}: "
                 f"{', '.join(map(repr, self.groups_))}."
             )
+        # Columns of a data frame are known by their names, others by their order.
+        keys = names if set(names) == set(self.groups_) else self.groups_
+        by_name = dict(zip(keys, arrays, strict=True))
         return [
-            (factor, grouping, [labels])
-            for (factor, grouping), labels in zip(pairs, arrays, strict=True)
+            (factor, grouping, [by_name[factor.name]])
+            for factor, grouping in pairs
             if factor.name in chosen
         ]
 

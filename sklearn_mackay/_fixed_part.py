@@ -113,7 +113,11 @@ def build_fixed_part(
         log_det = float(np.linalg.slogdet(basis[kept])[1]) if len(kept) else 0.0
     part = _assemble(columns, y, weights, basis, center, alpha, fit_intercept)
     if len(kept) < p and _is_saturated(part, y, weights, p + fit_intercept):
-        basis = _least_norm_basis(columns, weights, len(kept), fit_intercept)
+        if is_sparse:  # no more rows than columns: dense is no burden
+            dense = to_dense(X)
+            center = np.average(dense, axis=0, weights=weights) * fit_intercept
+            columns = _centered(dense, center, weights)
+        basis = _least_norm_basis(columns, weights, len(kept))
         part = _assemble(columns, y, weights, basis, center, alpha, fit_intercept)
         kept, log_det = np.arange(p), 0.0
     residual, coefficients, penalty, X_internal, to_coefficients = part
@@ -133,8 +137,11 @@ def _centered(X: Array, center: Array, weights: Array) -> Array:
     """``X - center``, in place where it may be, exactly zero where a column is constant."""
     largest = np.max(np.abs(X), axis=0, initial=0.0)
     columns = np.subtract(X, center, out=X if X.flags.writeable else None)
-    constant = root_mean_square(columns, weights) <= CONSTANT * largest
-    columns[:, constant & (center != 0)] = 0.0
+    if np.any(center):
+        constant = root_mean_square(columns, weights) <= CONSTANT * largest
+        columns[:, constant] = 0.0
+        # Rounding of a large mean would leave the columns a common direction more.
+        columns -= np.average(columns, axis=0, weights=weights)
     return columns
 
 
@@ -164,7 +171,7 @@ def _assemble(
         gram = to_dense(X[:, free].T @ row_scaled(X[:, free], weights))
         # A second pass removes what rounding of a large offset left in the first.
         for _ in range(2):
-            delta = linalg.solve(gram, X[:, free].T @ (weights * residual), assume_a="sym")
+            delta = linalg.lstsq(gram, X[:, free].T @ (weights * residual))[0]
             residual = residual - X[:, free] @ delta
             coefficients[free] += delta
     return residual, coefficients, penalty, X, to_coefficients
@@ -190,11 +197,8 @@ def _orthonormal_basis(
     return basis, np.sort(pivots[:rank]), condition
 
 
-def _least_norm_basis(columns: Any, weights: Array, rank: int, fit_intercept: bool) -> Array:
-    """The right singular vectors: coefficients in their span have least norm."""
-    if sparse.issparse(columns):
-        eigenvalues, vectors = linalg.eigh(_centered_gram(columns, weights, fit_intercept))
-        return np.asarray(vectors[:, -rank:] / np.sqrt(eigenvalues[-rank:]))
+def _least_norm_basis(columns: Array, weights: Array, rank: int) -> Array:
+    """Right singular vectors: coefficients in their span have least norm."""
     root = np.sqrt(weights / np.sum(weights))[:, None]
     _, singular_values, rows = linalg.svd(root * columns, full_matrices=False)
     return np.asarray(rows[:rank].T / singular_values[:rank])
@@ -218,6 +222,9 @@ def _independent_sparse(
     """Independent columns of a sparse X and their condition, by pivoted Cholesky of ``X'X``."""
     scaled = X @ sparse.diags_array(1.0 / scale)
     gram = _centered_gram(scaled, weights, fit_intercept)
+    # LAPACK takes the first pivot however small it is.
+    constant = np.diag(gram) <= COLLINEAR_SPARSE**2
+    gram[constant] = gram[:, constant] = 0.0
     chol, pivots, rank, _ = linalg.lapack.dpstrf(gram, tol=COLLINEAR_SPARSE**2, lower=1)
     condition = float(chol[0, 0] / chol[rank - 1, rank - 1]) if rank else 1.0
     return np.sort(pivots[:rank] - 1).astype(np.intp), condition

@@ -153,7 +153,7 @@ def fit_model(
     Raises
     ------
     ValueError
-        Where rows do not suffice to estimate variances.
+        Where rows do not suffice to estimate variances, or the equations are singular.
     """
     spread = _spread(y, weights)
     size = float(np.max(np.abs(y)))
@@ -195,6 +195,12 @@ def fit_model(
         tol=options.tol,
         report=report,
     )
+    if not fit.solution.finite:
+        raise ValueError(
+            "The penalised equations are singular to working precision: the fixed features are too "
+            "nearly collinear (sparse ones are not centred). Remove some, give a positive `alpha`, "
+            "or pass a dense X."
+        )
     return _to_user_units(
         fit,
         fixed,
@@ -332,7 +338,9 @@ def _to_user_units(
         dropped=fixed.dropped,
         condition=fixed.condition,
         exact_fit=exact_fit,
-        collapsed=_collapsed(active, Sigma, options) if options.method == "quick" else (),
+        collapsed=()
+        if exact_fit or options.method != "quick"
+        else _collapsed(active, Sigma, options),
     )
 
 
