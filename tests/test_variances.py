@@ -1,0 +1,478 @@
+"""Each update of the variances against its equation, and Newton's step against differences."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from reference import Dense, Problem, dense_solver, moved, random_problem
+from scipy.linalg import fractional_matrix_power, sqrtm
+from threadpoolctl import threadpool_limits
+
+from sklearn_mackay._criterion import steepest_release
+from sklearn_mackay._design import Term
+from sklearn_mackay._solution import VANISHED, Variances, null_directions
+from sklearn_mackay._variances import (
+    Freedom,
+    drop_vanished,
+    mackay_update,
+    matrix_root,
+    mm_update,
+    newton_step,
+    quick_update,
+    release,
+)
+
+RTOL = 1e-9  # matrix roots of covariances with condition up to 1e2
+DEVIANCE_RISE = 1e-9  # rounding of a deviance of about 1e2
+STEP = 1e-4  # part of a Newton step, for a difference of four points
+SLOPE_RTOL = 1e-6  # of the deviance's terms along a step
+PSD_RTOL = 1e-13  # a negative eigenvalue of this relative size is rounding
+
+STRUCTURES = {
+    "one factor": dict(levels=(8,), coefficients=(1,)),
+    "crossed": dict(levels=(6, 5), coefficients=(1, 1)),
+    "slopes": dict(levels=(8,), coefficients=(3,)),
+    "crossed slopes": dict(levels=(7, 5), coefficients=(2, 1)),
+    "diagonal": dict(levels=(7, 5), coefficients=(2, 3), diagonal=True),
+    "nested": dict(levels=(9, 4), coefficients=(2, 1), coarsens=(None, 0)),
+    "penalised": dict(levels=(7,), coefficients=(2,), p=4, n_penalized=2),
+}
+SCALAR = {name: STRUCTURES[name] for name in ("one factor", "crossed", "diagonal")}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Matrices of order 40 lose more than they gain by threads."""
+    with threadpool_limits(limits=1):
+        yield
+
+
+by_structure = pytest.mark.parametrize("structure", STRUCTURES.values(), ids=STRUCTURES)
+by_scalar = pytest.mark.parametrize("structure", SCALAR.values(), ids=SCALAR)
+by_criterion = pytest.mark.parametrize("reml", [True, False], ids=["REML", "ML"])
+
+
+def fitted(rng, structure, *, reml=True, rank=None):
+    problem = random_problem(rng, weighted=True, rank=rank, **structure)
+    return problem, dense_solver(problem, reml=reml)(problem.variances), problem.freedom(reml=reml)
+
+
+def assert_close(actual, expected, *, rtol=RTOL):
+    assert_allclose(actual, expected, rtol=0, atol=rtol * np.max(np.abs(expected), initial=0.0))
+
+
+def assert_psd(Sigma):
+    assert_array_equal(Sigma, Sigma.T)
+    eigenvalues = np.linalg.eigvalsh(Sigma)
+    assert eigenvalues[0] >= -PSD_RTOL * max(eigenvalues[-1], 0.0)
+
+
+def deviance_at(problem: Problem, variances: Variances, reml: bool) -> float:
+    return Dense(problem, variances, reml).deviance
+
+
+@by_criterion
+@by_scalar
+def test_mackay_update_is_u_over_gamma(rng, structure, reml):
+    _, solution, freedom = fitted(rng, structure, reml=reml)
+    updated = mackay_update(solution, freedom)
+    parts = zip(solution.variances.Sigma, solution.U, solution.N, updated.Sigma, strict=True)
+    for Sigma, U, N, actual in parts:
+        gamma = np.diag(Sigma) * np.diag(N)
+        assert_close(actual, np.diag(np.diag(U) / gamma))
+    assert_close(updated.sigma2, solution.eWe / (freedom.dof - sum(solution.gamma)))
+
+
+@by_criterion
+@by_structure
+def test_mm_update_solves_its_equation(rng, structure, reml):
+    _, solution, freedom = fitted(rng, structure, reml=reml)
+    updated = mm_update(solution, freedom)
+    for M, N, U, diagonal in zip(
+        updated.Sigma, solution.N, solution.U, freedom.diagonal, strict=True
+    ):
+        assert_psd(M)
+        actual, expected = M @ N @ M, U
+        if diagonal:
+            actual, expected = M**2 * np.diag(N), np.diag(np.diag(U))
+        assert_close(actual, expected)
+    present = solution.variances.sigma2
+    ratio = solution.eWe / (freedom.dof - sum(solution.gamma)) / present
+    assert_close(updated.sigma2, present * np.sqrt(ratio))
+
+
+@by_scalar
+def test_scalar_mm_update(rng, structure):
+    _, solution, freedom = fitted(rng, structure)
+    updated = mm_update(solution, freedom)
+    for Sigma, U, N, actual in zip(
+        solution.variances.Sigma, solution.U, solution.N, updated.Sigma, strict=True
+    ):
+        present, gamma = np.diag(Sigma), np.diag(Sigma) * np.diag(N)
+        assert_close(actual, np.diag(present * np.sqrt(np.diag(U) / (present * gamma))))
+
+
+@by_structure
+def test_mackay_update_doubles_the_mm_update(rng, structure):
+    _, solution, freedom = fitted(rng, structure)
+    doubled = mackay_update(solution, freedom)
+    once = mm_update(solution, freedom)
+    for Sigma, M, actual in zip(solution.variances.Sigma, once.Sigma, doubled.Sigma, strict=True):
+        root, inverse_root = sqrtm(Sigma), fractional_matrix_power(Sigma, -0.5)
+        relative = inverse_root @ M @ inverse_root
+        assert_psd(actual)
+        assert_close(actual, root @ relative @ relative @ root)
+    ratio = once.sigma2 / solution.variances.sigma2
+    assert_close(doubled.sigma2, solution.variances.sigma2 * ratio**2)
+
+
+@by_criterion
+@by_structure
+def test_mm_update_never_raises_the_deviance(rng, structure, reml):
+    problem, solution, freedom = fitted(rng, structure, reml=reml)
+    solve = dense_solver(problem, reml=reml)
+    far = problem.variances
+    starts = [far, far.scaled(30.0), Variances(far.sigma2, tuple(S * 1e-3 for S in far.Sigma))]
+    for start in starts:
+        variances = start
+        before = deviance_at(problem, variances, reml)
+        first = before
+        for _ in range(15):
+            variances = mm_update(solve(variances), freedom)
+            after = deviance_at(problem, variances, reml)
+            assert after <= before + DEVIANCE_RISE
+            before = after
+        assert before < first
+
+
+@by_structure
+def test_all_updates_stand_still_at_the_optimum(rng, structure):
+    problem, _, freedom = fitted(rng, structure)
+    solve = dense_solver(problem)
+    variances = problem.variances
+    for _ in range(60):
+        step = newton_step(solve(variances), freedom)
+        length = 1.0
+        here = deviance_at(problem, variances, True)
+        while deviance_at(problem, step.at(length), True) > here + DEVIANCE_RISE:
+            length /= 2
+        variances = step.at(length)
+    solution = solve(variances)
+    assert newton_step(solution, freedom).decrement < 1e-12
+    for update in (mackay_update, mm_update):
+        updated = update(solution, freedom)
+        assert_close(updated.sigma2, variances.sigma2, rtol=1e-5)
+        for actual, expected in zip(updated.Sigma, variances.Sigma, strict=True):
+            assert_allclose(actual, expected, rtol=0, atol=1e-4 * np.max(expected) + 1e-5)
+
+
+@pytest.mark.parametrize("update", [mackay_update, mm_update])
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("name", ["slopes", "diagonal", "crossed slopes"])
+def test_directions_of_no_variance_stay_so(rng, update, rank, name):
+    _, solution, freedom = fitted(rng, STRUCTURES[name], rank=rank)
+    updated = update(solution, freedom)
+    assert updated.sigma2 > 0
+    for before, after in zip(solution.variances.Sigma, updated.Sigma, strict=True):
+        assert_psd(after)
+        assert null_directions(after).shape == null_directions(before).shape
+        assert_allclose(after @ null_directions(before), 0.0, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("update", [mackay_update, mm_update, quick_update])
+def test_what_is_held_does_not_move(rng, update):
+    _, solution, freedom = fitted(rng, STRUCTURES["crossed slopes"])
+    held = replace(freedom, terms=(True, False))
+    updated, everything = update(solution, held), update(solution, freedom)
+    assert_array_equal(updated.Sigma[0], everything.Sigma[0])
+    assert_array_equal(updated.Sigma[1], solution.variances.Sigma[1])
+    assert updated.sigma2 == everything.sigma2
+    updated = update(solution, replace(freedom, residual=False))
+    assert updated.sigma2 == solution.variances.sigma2
+    assert_array_equal(updated.Sigma[1], everything.Sigma[1])
+
+
+def test_a_common_scale_is_free_only_where_everything_is():
+    assert Freedom((True, True), True, (False, False), 10.0).scale
+    assert Freedom((), True, (), 10.0).scale
+    assert not Freedom((True, False), True, (False, False), 10.0).scale
+    assert not Freedom((True, True), False, (False, False), 10.0).scale
+
+
+@by_structure
+def test_quick_update_is_the_covariance_of_the_effects(rng, structure):
+    _, solution, freedom = fitted(rng, structure)
+    updated = quick_update(solution, freedom)
+    for b, actual, diagonal in zip(solution.b, updated.Sigma, freedom.diagonal, strict=True):
+        centered = b - np.mean(b, axis=0)
+        expected = centered.T @ centered / (len(b) - 1)
+        assert_close(actual, np.diag(np.diag(expected)) if diagonal else expected)
+    assert_close(updated.sigma2, solution.eWe / (freedom.dof - sum(solution.gamma)))
+
+
+def test_quick_update_of_a_single_level_is_finite(rng):
+    problem = random_problem(rng, levels=(1, 5), p=0)
+    solution = dense_solver(problem)(problem.variances)
+    updated = quick_update(solution, problem.freedom())
+    assert np.isfinite(updated.Sigma[0]).all()
+
+
+# Newton
+
+
+def slope_along(problem, step, reml):
+    """Derivative of the deviance along a step at its start."""
+
+    def value(length):
+        return deviance_at(problem, step.at(length), reml)
+
+    h = STEP
+    return (8 * (value(h) - value(-h)) - (value(2 * h) - value(-2 * h))) / (12 * h)
+
+
+def freedoms(freedom: Freedom) -> list[Freedom]:
+    held_first = (False, *freedom.terms[1:])
+    return [
+        freedom,
+        replace(freedom, residual=False),
+        replace(freedom, terms=held_first),
+        replace(freedom, terms=held_first, residual=False),
+    ]
+
+
+@by_criterion
+@pytest.mark.parametrize("rank", [None, 1, 0])
+@by_structure
+def test_newton_step_goes_downhill_with_the_slope_it_says(rng, structure, rank, reml):
+    for _ in range(3):
+        problem, solution, free = fitted(rng, structure, reml=reml, rank=rank)
+        size = free.dof + solution.yPy + sum(solution.gamma)
+        for freedom in freedoms(free):
+            step = newton_step(solution, freedom)
+            assert step.slope <= 0.0
+            assert step.decrement == -0.5 * step.slope
+            length = max(1.0, abs(step.log_sigma2), *(np.max(np.abs(m)) for m in step.moves))
+            expected = slope_along(problem, step, reml)
+            assert_allclose(step.slope, expected, rtol=0, atol=SLOPE_RTOL * size * length)
+            start = deviance_at(problem, step.at(0.0), reml)
+            if step.decrement > 1e-6:
+                assert min(deviance_at(problem, step.at(t), reml) for t in (1, 0.1, 0.01)) < start
+
+
+@by_structure
+def test_damping_shortens_a_step_and_keeps_it_downhill(rng, structure):
+    for rank in (None, 1):
+        problem, solution, freedom = fitted(rng, structure, rank=rank)
+        steps = [newton_step(solution, freedom, damping=d) for d in (0.0, 0.1, 1.0, 10.0, 1e4)]
+        slopes = [step.slope for step in steps]
+        assert slopes == sorted(slopes)
+        assert slopes[-1] < 0
+        start = deviance_at(problem, steps[0].at(0.0), True)
+        assert deviance_at(problem, steps[-1].at(1.0), True) < start
+
+
+@by_structure
+def test_newton_step_starts_at_its_base_and_stays_positive(rng, structure):
+    for rank in (None, 1, 0):
+        _, solution, freedom = fitted(rng, structure, rank=rank)
+        step = newton_step(solution, freedom)
+        start = step.at(0.0)
+        assert start.sigma2 == solution.variances.sigma2
+        for actual, expected in zip(start.Sigma, solution.variances.Sigma, strict=True):
+            assert_close(actual, expected)
+        for length in (-100.0, -1.0, 0.3, 1.0, 7.0, 100.0):
+            there = step.at(length)
+            assert there.sigma2 > 0
+            for Sigma, diagonal in zip(there.Sigma, freedom.diagonal, strict=True):
+                eigenvalues = np.linalg.eigvalsh(Sigma)
+                assert eigenvalues[0] >= -PSD_RTOL * eigenvalues[-1]
+                assert_allclose(Sigma, Sigma.T, rtol=PSD_RTOL)
+                if diagonal:
+                    assert_array_equal(Sigma, np.diag(np.diag(Sigma)))
+
+
+def test_newton_step_keeps_what_is_held(rng):
+    _, solution, freedom = fitted(rng, STRUCTURES["crossed slopes"])
+    step = newton_step(solution, replace(freedom, terms=(True, False)))
+    assert_array_equal(step.at(0.7).Sigma[1], solution.variances.Sigma[1])
+    assert step.log_sigma2 != 0.0
+    step = newton_step(solution, replace(freedom, residual=False))
+    assert step.at(0.7).sigma2 == solution.variances.sigma2
+    assert np.any(step.at(0.7).Sigma[1] != solution.variances.Sigma[1])
+
+
+def balanced(rng, k, m, tau2):
+    """A balanced one-way layout, and its REML optimum (edge cases, section 3)."""
+    codes = np.repeat(np.arange(k), m)
+    y = np.sqrt(tau2) * rng.normal(size=k)[codes] + rng.normal(size=k * m)
+    means = y.reshape(k, m).mean(axis=1)
+    msb = m * np.var(means, ddof=1)
+    msw = np.sum((y - means[codes]) ** 2) / (k * (m - 1))
+    term = Term(codes, k, np.ones((1, k * m)), np.eye(1), False)
+    optimum = Variances(float(msw), (np.array([[(msb - msw) / m]]),))
+    ones = np.ones((k * m, 1))
+    return Problem((term,), ones, y, np.ones(k * m), np.zeros(1), optimum)
+
+
+def test_newton_step_converges_quadratically_where_the_information_is_exact(rng):
+    # At an interior optimum of a balanced layout average, observed and expected information agree.
+    problem = balanced(rng, 12, 4, tau2=1.0)
+    solve, optimum, freedom = dense_solver(problem), problem.variances, problem.freedom()
+    assert optimum.Sigma[0][0, 0] > 0.1
+
+    def distance(variances):
+        ratios = [variances.sigma2 / optimum.sigma2, variances.Sigma[0] / optimum.Sigma[0]]
+        return max(float(np.max(np.abs(np.log(ratio)))) for ratio in ratios)
+
+    for error in (1e-2, 1e-3, 1e-4):
+        start = Variances(optimum.sigma2 * np.exp(error), (optimum.Sigma[0] * np.exp(-error),))
+        after = newton_step(solve(start), freedom).at(1.0)
+        assert distance(start) > 0.99 * error
+        assert distance(after) < 3 * error**2
+
+
+def test_newton_step_without_terms_is_exact_in_log_sigma2(rng):
+    problem = random_problem(rng, levels=())
+    solution = dense_solver(problem)(Variances(3.0, ()))
+    step = newton_step(solution, problem.freedom())
+    # d = dof log s + c / s has gradient dof - yPy and curvature yPy in log s.
+    gradient = problem.freedom().dof - solution.yPy
+    assert_close(step.log_sigma2, -gradient / solution.yPy)
+    assert_close(step.decrement, 0.5 * gradient**2 / solution.yPy)
+
+
+def test_matrix_root(rng):
+    for s, rank in ((1, 1), (3, 3), (3, 1), (3, 0)):
+        A = rng.normal(size=(s, rank))
+        Sigma = A @ A.T
+        root = matrix_root(Sigma)
+        assert_allclose(root, root.T, rtol=0, atol=1e-13)
+        assert_allclose(root @ root, Sigma, rtol=0, atol=1e-12)
+        assert np.all(np.linalg.eigvalsh(root) > -1e-7)
+
+
+# To zero and back
+
+
+def at_zero(rng, s=1, *, downhill, diagonal=False, reml=True) -> Problem:
+    """A problem whose deviance falls somewhere, or rises everywhere, from a variance of zero."""
+    while True:
+        problem = random_problem(
+            rng, levels=(6,), coefficients=(s,), rank=0, diagonal=diagonal, p=1
+        )
+        if downhill:
+            y = problem.y + 0.8 * problem.terms[0].Z() @ rng.normal(size=6 * s)
+            problem = replace(problem, y=y)
+        zero = problem.variances
+        solution = dense_solver(problem, reml=reml)(zero)
+        slope, _ = steepest_release(
+            zero.Sigma[0], solution.N[0], solution.gradient[0], diagonal=diagonal
+        )
+        if slope < -1 if downhill else slope > 1:
+            return problem
+
+
+TINY = 1e-3 * VANISHED
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_a_vanished_variance_drops_to_zero_where_the_deviance_rises(rng, diagonal):
+    problem = at_zero(rng, downhill=False, diagonal=diagonal)
+    freedom = problem.freedom()
+    N = dense_solver(problem)(problem.variances).N[0][0, 0]
+    for gamma, expected in ((0.5 * VANISHED, 0.0), (TINY, 0.0), (2 * VANISHED, 2 * VANISHED / N)):
+        present = Variances(problem.variances.sigma2, (np.array([[gamma / N]]),))
+        solution = dense_solver(problem)(present)
+        dropped = drop_vanished(solution, freedom)
+        assert_allclose(dropped.Sigma[0], [[expected]], rtol=1e-12)
+        assert dropped.sigma2 == present.sigma2
+        assert (dropped is present) == (expected > 0)
+
+
+def test_a_small_variance_stays_where_the_deviance_falls(rng):
+    problem = at_zero(rng, downhill=True)
+    N = dense_solver(problem)(problem.variances).N[0][0, 0]
+    present = Variances(problem.variances.sigma2, (np.array([[TINY / N]]),))
+    solution = dense_solver(problem)(present)
+    assert drop_vanished(solution, problem.freedom()) is present
+    anyway = drop_vanished(solution, problem.freedom(), uphill_only=False)
+    assert_array_equal(anyway.Sigma[0], [[0.0]])
+
+
+def test_what_is_held_or_zero_does_not_vanish(rng):
+    problem = at_zero(rng, downhill=False)
+    solution = dense_solver(problem)(problem.variances)
+    assert drop_vanished(solution, problem.freedom()) is problem.variances
+    present = Variances(problem.variances.sigma2, (np.array([[1e-12]]),))
+    held = replace(problem.freedom(), terms=(False,))
+    for uphill_only in (True, False):
+        solution = dense_solver(problem)(present)
+        assert drop_vanished(solution, held, uphill_only=uphill_only) is present
+
+
+def test_a_larger_variance_drops_where_asked(rng):
+    problem = at_zero(rng, downhill=False)
+    N = dense_solver(problem)(problem.variances).N[0][0, 0]
+    present = Variances(problem.variances.sigma2, (np.array([[0.03 / N]]),))
+    solution = dense_solver(problem)(present)
+    assert 0.02 < solution.gamma[0] < 0.03
+    assert solution.gradient[0][0, 0] > 0
+    assert drop_vanished(solution, problem.freedom(), below=0.02) is present
+    assert_array_equal(drop_vanished(solution, problem.freedom(), below=0.03).Sigma[0], [[0.0]])
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_one_direction_of_a_covariance_vanishes_alone(rng, diagonal):
+    slope = 0.0
+    while slope < 0.1:
+        problem = random_problem(rng, levels=(6,), coefficients=(3,), diagonal=diagonal, p=1)
+        basis = np.eye(3) if diagonal else np.linalg.qr(rng.normal(size=(3, 3)))[0]
+        present = Variances(1.0, (basis * [0.5, 1e-10, 0.2] @ basis.T,))
+        gradient = dense_solver(problem)(present).gradient[0]
+        slope = basis[:, 1] @ gradient @ basis[:, 1]
+    dropped = drop_vanished(dense_solver(problem)(present), problem.freedom())
+    expected = basis * [0.5, 0.0, 0.2] @ basis.T
+    assert_allclose(dropped.Sigma[0], expected, rtol=0, atol=1e-14)
+    null = null_directions(dropped.Sigma[0])
+    assert null.shape == (3, 1)
+    assert_allclose(np.abs(null[:, 0]), np.abs(basis[:, 1]), atol=1e-7)
+    if diagonal:
+        assert dropped.Sigma[0][1, 1] == 0.0
+    again = dense_solver(problem)(dropped)
+    assert drop_vanished(again, problem.freedom()) is dropped
+
+
+def test_deviance_of_a_balanced_layout_along_its_variance(rng):
+    problem = balanced(rng, 8, 4, tau2=0.5)
+    problem = replace(problem, X=np.zeros((32, 0)), penalty=np.zeros(0))
+    zero = Variances(1.3, (np.zeros((1, 1)),))
+    solution = dense_solver(problem)(zero)
+    N, vv, L = solution.N[0][0, 0], solution.vv[0][0, 0], 8
+    unit = Variances(0.0, (np.ones((1, 1)),))
+    for t in (0.01, 0.3, 2.0):
+        change = deviance_at(problem, moved(zero, unit, t), True) - deviance_at(problem, zero, True)
+        assert_close(change, L * np.log1p(N * t / L) - t * vv / (1 + N * t / L))
+
+
+@by_criterion
+@pytest.mark.parametrize("s", [1, 2, 3])
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_release_lowers_the_deviance(rng, s, diagonal, reml):
+    for _ in range(5):
+        problem = at_zero(rng, s, downhill=True, diagonal=diagonal, reml=reml)
+        solution = dense_solver(problem, reml=reml)(problem.variances)
+        slope, direction = steepest_release(
+            problem.variances.Sigma[0], solution.N[0], solution.gradient[0], diagonal=diagonal
+        )
+        # Close to the boundary of the condition Newton's model is right.
+        small = slope * 1e-3
+        moved_little = release(solution, 0, direction, small)
+        N = direction @ solution.N[0] @ direction
+        assert_close(moved_little.Sigma[0], -small * 6 / N**2 * np.outer(direction, direction))
+        assert moved_little.sigma2 == problem.variances.sigma2
+        before = deviance_at(problem, problem.variances, reml)
+        assert deviance_at(problem, moved_little, reml) < before
+        assert_psd(release(solution, 0, direction, slope).Sigma[0])
