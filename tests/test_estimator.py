@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import Dense, Problem, best_of_many_starts
 from sklearn.exceptions import ConvergenceWarning
@@ -580,6 +581,38 @@ def test_predict_without_groups_warns_and_is_the_population(data):
     model.set_params(effects="population")
     assert_allclose(model.predict(X), population, rtol=ROUNDING)
     assert_allclose(model.predict(X, groups=groups), population, rtol=ROUNDING)
+
+
+# Sparse tables.
+
+
+@pytest.mark.parametrize("container", [sp.csr_matrix, sp.csc_matrix, sp.csr_array, sp.coo_array])
+@pytest.mark.parametrize("alpha", [0.0, 2.0])
+def test_sparse_tables(data, rng, container, alpha):
+    # Labels and slopes may be columns of a sparse table as well; what it leaves out is 0.
+    X = data.array
+    X[rng.random(len(X)) < 0.5, 1] = 0.0
+    expected = MacKayMixedRegressor(alpha=alpha, **BY_POSITION).fit(X, data.y)
+    model = MacKayMixedRegressor(alpha=alpha, **BY_POSITION).fit(container(X), data.y)
+    assert 0.0 in model.group_levels_["x2"]
+    assert_same_numbers(model, expected, rtol=INVARIANT)
+    assert_allclose(model.predict(container(X)), expected.predict(X), rtol=INVARIANT)
+    groups = X[:, 2:]
+    by_array = MacKayMixedRegressor(alpha=alpha, random_slopes={"group0": [0]})
+    by_array.fit(container(X[:, :2]), data.y, groups=groups)
+    order = ("group0", "group1", "residual")
+    assert_same_numbers(by_array, expected, rtol=INVARIANT, order=order)
+    prediction = by_array.predict(container(X[:, :2]), groups)
+    assert_allclose(prediction, expected.predict(X), rtol=INVARIANT)
+
+
+def test_sparse_weights_and_offset(data, rng):
+    X = data.array
+    weights = rng.integers(0, 3, len(data.y))
+    expected = MacKayMixedRegressor(**BY_POSITION).fit(X, data.y + 1e6, sample_weight=weights)
+    model = MacKayMixedRegressor(**BY_POSITION)
+    model.fit(sp.csr_array(X), data.y + 1e6, sample_weight=weights)
+    assert_same_numbers(model, expected, rtol=OFFSET_RTOL)
 
 
 # What may not change the answer.
