@@ -332,7 +332,6 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.input_tags.categorical = self.groups is not None
         return tags
 
     def _check_parameters(self) -> None:

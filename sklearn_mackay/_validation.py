@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import _check_sample_weight, _get_feature_names, validate_data
 
 Labels = NDArray[Any]
 
@@ -122,6 +122,24 @@ class Table:
 
 
 @dataclass(frozen=True)
+class _Header:
+    """Names and shape of a frame, in the interchange protocol.
+
+    By it scikit-learn before 1.8 learns the names of frames other than pandas', of which some
+    have dropped it; without names, columns in another order would be taken for the right ones.
+    """
+
+    names: tuple[str, ...]
+    shape: tuple[int, int]
+
+    def __dataframe__(self) -> _Header:
+        return self
+
+    def column_names(self) -> tuple[str, ...]:
+        return self.names
+
+
+@dataclass(frozen=True)
 class FactorColumns:
     """The columns of one grouping factor.
 
@@ -181,10 +199,13 @@ def read_table(estimator: Any, X: Any, *, reset: bool) -> Table:
     """
     frame = nw.from_native(X, eager_only=True, pass_through=True)
     if isinstance(frame, nw.DataFrame):
+        table = _frame_table(frame)
+        if table.names is not None and _get_feature_names(X) is None:
+            X = _Header(table.names, frame.shape)
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         if 0 in frame.shape:
             check_array(np.empty(frame.shape), estimator=estimator)  # raises scikit-learn's error
-        return _frame_table(frame)
+        return table
     if isinstance(X, (list, tuple)):
         X = _to_array(X)
     # Columns of objects and strings are checked once it is known what they are for.

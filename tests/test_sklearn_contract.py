@@ -105,11 +105,7 @@ def checks():
     ):
         for instance, check in estimator_checks_generator(estimator):
             name = check.func.__name__
-            # Before 1.7 this check subtracts a float from its own integer X, which it makes for
-            # every estimator with the categorical tag, and fails there; see the next test.
-            broken = SKLEARN < parse_version("1.7") and estimator.groups is not None
-            if not (broken and name == "check_positive_only_tag_during_fit"):
-                yield pytest.param(instance, check, id=f"{instance}-{name}")
+            yield pytest.param(instance, check, id=f"{instance}-{name}")
 
 
 @pytest.mark.filterwarnings("ignore:Grouping factor 'x0' has only 2 levels:UserWarning")
@@ -130,9 +126,7 @@ def test_labels_and_features_may_be_negative():
 def test_tags():
     tags = MacKayMixedRegressor().__sklearn_tags__()
     assert tags.input_tags.sparse
-    assert not tags.input_tags.categorical
     assert tags.target_tags.required
-    assert MacKayMixedRegressor(groups=["g"]).__sklearn_tags__().input_tags.categorical
 
 
 # Ridge and ordinary least squares are the models without groups.
