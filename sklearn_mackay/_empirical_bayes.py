@@ -34,6 +34,7 @@ DAMPINGS = (0.1, 1.0, 10.0, 100.0)  # of the Hessian with unit diagonal, tried i
 SMALL = 0.1  # effective parameters below which zero, or leaving it, is worth a try
 ROTATION_TOLERANCE = 1e-7  # decrement that MacKay's update may leave, in units of the deviance
 ROUNDING = 1e-13  # relative rounding of a deviance; differences below it mean nothing
+ROUNDING_OF_YPY = 0.02  # of y'Wy, in the same unit: y'Py is a difference from it over sigma2
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,10 @@ class Fit:
     converged : bool
         Whether the stopping rule and the test at zero variances hold.
     zero_residual : bool
-        Whether the model fits y exactly, so that sigma2 is zero.
+        Whether sigma2 is estimated as zero; the solution then has it next to zero.
+    exact : bool
+        Whether y moreover lies where ``V`` has no variance without sigma2: the likelihood is
+        infinite. Effects that span all rows leave ``V`` regular, and the likelihood finite.
     history : tuple of Iteration
         One entry per solve.
     """
@@ -80,6 +84,7 @@ class Fit:
     deviance: float
     converged: bool
     zero_residual: bool
+    exact: bool
     history: tuple[Iteration, ...]
 
 
@@ -118,20 +123,30 @@ class _Walk:
         self.report(self.history[-1])
 
     @property
+    def yWy(self) -> float:
+        return float(self.crossproducts.fixed[-1, -1])
+
+    @property
     def zero_residual(self) -> bool:
         """Whether the residual, if it is free, has fallen to the rounding of the Gram blocks."""
-        floor = ZERO_RESIDUAL * float(self.crossproducts.fixed[-1, -1])
-        return self.freedom.residual and self.solution.eWe <= floor
+        return self.freedom.residual and self.solution.eWe <= ZERO_RESIDUAL * self.yWy
 
     @property
     def at_negligible_residual(self) -> Variances:
         """The present covariances beside a residual variance next to zero."""
-        sigma2 = HELD_RESIDUAL * float(self.crossproducts.fixed[-1, -1]) / self.freedom.dof
+        sigma2 = HELD_RESIDUAL * self.yWy / self.freedom.dof
         return Variances(sigma2, self.solution.variances.Sigma)
 
     @property
+    def residual_dof(self) -> float:
+        """``n - p - sum gamma``; with sigma2 next to zero the rank that ``V`` lacks without it."""
+        return self.freedom.dof - sum(self.solution.gamma)
+
+    @property
     def rounding(self) -> float:
-        return ROUNDING * max(abs(self.deviance), self.crossproducts.n)
+        """Rounding of the deviance; that of ``y'Py`` grows as sigma2 falls."""
+        yPy = ROUNDING_OF_YPY * self.yWy / self.solution.variances.sigma2
+        return ROUNDING * max(abs(self.deviance), self.crossproducts.n, yPy)
 
 
 def estimate_variances(
@@ -184,17 +199,18 @@ def estimate_variances(
     walk.move("start", *walk.look(start), np.inf)
     converged = _iterate(walk, method, max_iter, tol)
     zero_residual = walk.zero_residual
-    if zero_residual and any(freedom.terms):
+    if zero_residual:
         # The effects are known by now; their covariances are estimated with the residual held.
         walk.freedom = replace(freedom, residual=False)
         walk.rescale = False
         walk.move("zero", *walk.look(walk.at_negligible_residual), np.inf)
-        converged = _iterate(walk, method, max_iter, tol)
+        converged = _iterate(walk, method, max_iter, max(tol, walk.rounding))
     return Fit(
         solution=walk.solution,
         deviance=walk.deviance,
         converged=converged,
         zero_residual=zero_residual,
+        exact=zero_residual and walk.residual_dof > 0.5,
         history=tuple(walk.history),
     )
 

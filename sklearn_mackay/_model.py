@@ -78,7 +78,7 @@ class Estimates:
     gamma : dict of str to float
         Effective number of parameters.
     deviance : float
-        ``-2 log-likelihood``; ``-inf`` where the residual variance is zero.
+        ``-2 log-likelihood``; ``-inf`` where the model fits y exactly.
     n : float
         Number of rows the criterion counted.
     n_parameters : int
@@ -94,7 +94,7 @@ class Estimates:
     condition : float
         Condition of the fixed columns.
     exact_fit : bool
-        Whether the model leaves no residual.
+        Whether the model leaves no residual though it could not fit every y.
     collapsed : tuple of (str, ndarray)
         Directions of a factor's covariance that the quick method lost.
     """
@@ -276,8 +276,8 @@ def _to_user_units(
     fixed_cov = fixed.covariance(solution.beta_cov) * y_scale**2
     lost = 1 + fixed.dropped
     fixed_cov[lost] = fixed_cov[:, lost] = np.nan
-    exact_fit = (explained and RESIDUAL not in options.held) or fit.zero_residual
-    sigma2 = solution.variances.sigma2 * sigma2_scale
+    exact_fit = (explained and RESIDUAL not in options.held) or fit.exact
+    sigma2 = 0.0 if fit.zero_residual else solution.variances.sigma2 * sigma2_scale
     if exact_fit:
         sigma2, fixed_cov = 0.0, fixed_cov * 0.0
     elif freedom.dof <= 0 and RESIDUAL not in options.held:
@@ -318,7 +318,8 @@ def _to_user_units(
         n=crossproducts.n,
         n_parameters=crossproducts.n_unpenalized + n_free + (RESIDUAL not in options.held),
         converged=fit.converged,
-        singular=any(
+        singular=fit.zero_residual
+        or any(
             component.name not in options.held and _is_singular(component, fit, index)
             for component in components
         ),

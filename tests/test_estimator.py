@@ -862,6 +862,26 @@ def test_as_many_coefficients_as_rows_but_identified(rng):
     assert deviance(model) <= best + CRITERION_ATOL
 
 
+def test_effects_that_can_fit_every_row_leave_the_likelihood_finite():
+    # Two coefficients for two rows a level span all rows, so that V has full rank without a
+    # residual variance: an estimate of zero is an ordinary boundary, with a finite likelihood.
+    rng = np.random.default_rng(5)
+    codes, x = np.repeat(np.arange(20), 2), rng.normal(size=40)
+    y = rng.normal(size=20)[codes] + rng.normal(size=20)[codes] * x + 0.3 * rng.normal(size=40)
+    model = MacKayMixedRegressor(groups=[1], random_slopes={1: [0]})
+    model.fit(np.column_stack([x, codes]), y)
+    assert model.variance_components_["residual"] == 0.0
+    assert model.singular_
+    assert model.converged_
+    terms, A = [term(codes, np.ones(40), x)], np.column_stack([np.ones(40), x])
+    Sigma, sigma2 = model.variance_components_["x1"], model.variance_components_["residual"]
+    limit = dense(terms, A, y, max(sigma2, 1e-9), [Sigma])
+    best = best_of_many_starts(limit.problem, rng, n_starts=4)
+    assert limit.deviance <= best + CRITERION_ATOL
+    assert_allclose(deviance(model), limit.deviance, rtol=0, atol=CRITERION_ATOL)
+    assert np.all(np.isfinite([model.aic_, model.bic_]))
+
+
 def one_way(rng: np.random.Generator, F: float, *, k: int = 10, m: int = 5) -> np.ndarray:
     """Balanced levels (rows) with mean squares 1 within and exactly F between."""
     within = rng.normal(size=(k, m))
