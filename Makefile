@@ -2,8 +2,10 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# More requirements, such as WITH='scikit-learn==1.6.*' beside another VENV.
+WITH ?=
 
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
@@ -36,7 +38,7 @@ types: $(INSTALLED_TEST)  ## check the type annotations of the package
 check: test lint types  ## all that continuous integration runs
 
 clean:  ## remove the virtual environment and all caches; do this to change PYTHON
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find sklearn_mackay tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The package is installed in editable mode, so only a change of its metadata asks for another run of
@@ -51,5 +53,5 @@ $(INSTALLED): $(CREATED) setup.cfg pyproject.toml
 	@touch $@
 
 $(INSTALLED_TEST): $(INSTALLED)
-	$(PIP_INSTALL) --editable '.[test]'
+	$(PIP_INSTALL) --editable '.[test]' $(foreach requirement,$(WITH),'$(requirement)')
 	@touch $@

@@ -22,17 +22,8 @@ from ._design import random_part, to_dense
 from ._empirical_bayes import Iteration
 from ._grouping import Grouping, encode, learn_grouping, same_kind, unseen_labels
 from ._model import ILL_CONDITIONED, Estimates, Options, fit_model
-from ._validation import (
-    ColumnRoles,
-    FactorColumns,
-    Labels,
-    Table,
-    read_groups,
-    read_table,
-    read_target,
-    read_weights,
-    resolve_roles,
-)
+from ._roles import ColumnRoles, FactorColumns, resolve_roles
+from ._validation import Labels, Table, read_groups, read_table, read_target, read_weights
 
 Array = NDArray[np.float64]
 

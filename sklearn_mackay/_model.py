@@ -13,7 +13,7 @@ from ._components import RESIDUAL, Component
 from ._crossproducts import CrossProducts, build_crossproducts
 from ._empirical_bayes import Fit, Iteration, Solve, estimate_variances
 from ._fixed_part import FixedPart, build_fixed_part
-from ._solution import Variances, null_directions
+from ._solution import Variances, n_units, null_directions
 from ._variances import Freedom
 
 Array = NDArray[np.float64]
@@ -296,7 +296,7 @@ def _to_user_units(
     n_free = sum(
         component.term is not None
         and component.name not in options.held
-        and _n_parameters(len(component.identified), component.diagonal)
+        and n_units(len(component.identified), component.diagonal)
         for component in components
     )
     return Estimates(
@@ -343,10 +343,6 @@ def _to_user_units(
         if exact_fit or options.method != "quick"
         else _collapsed(active, Sigma, options),
     )
-
-
-def _n_parameters(s: int, diagonal: bool) -> int:
-    return s if diagonal else s * (s + 1) // 2
 
 
 def _deviance(

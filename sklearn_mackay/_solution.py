@@ -137,6 +137,11 @@ class PenalizedSolution:
         )
 
 
+def n_units(s: int, diagonal: bool) -> int:
+    """Count the free entries of a covariance of order ``s``."""
+    return s if diagonal else s * (s + 1) // 2
+
+
 def symmetric_units(s: int, *, diagonal: bool) -> Array:
     """Symmetric units ``E_ab`` of shape (m, s, s), the coordinates of a covariance.
 

@@ -14,6 +14,7 @@ from ._solution import (
     Array,
     PenalizedSolution,
     Variances,
+    n_units,
     principal_directions,
     symmetric_units,
 )
@@ -292,8 +293,7 @@ def _root_coordinates(solution: PenalizedSolution, freedom: Freedom) -> tuple[Ar
     curvatures: list[Array] = []
     held: list[Array] = []
     sizes = [
-        len(symmetric_units(len(S), diagonal=d))
-        for S, d in zip(solution.variances.Sigma, freedom.diagonal, strict=True)
+        n_units(len(S), d) for S, d in zip(solution.variances.Sigma, freedom.diagonal, strict=True)
     ]
     start = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
     n_natural = int(start[-1]) + 1

@@ -19,6 +19,7 @@ LAYERS = {
     "_grouping": 0,
     "_solution": 0,
     "datasets": 0,
+    "_roles": 1,
     "_design": 1,
     "_variances": 1,
     "_criterion": 1,
@@ -27,6 +28,7 @@ LAYERS = {
     "_crossproducts": 2,
     "kernels": 3,
     "kernels.linalg": 3,
+    "kernels.blocks": 3,
     "kernels.exact": 3,
     "_empirical_bayes": 3,
     "_model": 4,
@@ -39,12 +41,14 @@ KERNELS = {module for module in LAYERS if module.split(".")[0] == "kernels"}
 
 # What each module may import from this package; a module that is not named here imports none.
 ALLOWED = {
+    "_roles": {"_validation"},
     "_variances": {"_solution"},
     "_criterion": {"_solution"},
     "_fixed_part": {"_design"},
     "_components": {"_design"},
     "_crossproducts": {"_design"},
-    "kernels.exact": {"_crossproducts", "_solution", "kernels.linalg"},
+    "kernels.blocks": {"_crossproducts", "_solution", "kernels.linalg"},
+    "kernels.exact": {"_crossproducts", "_solution", "kernels.linalg", "kernels.blocks"},
     "_empirical_bayes": {"_crossproducts", "_solution", "_variances", "_criterion"},
     "_model": {module for module, layer in LAYERS.items() if layer <= 3} - KERNELS,
     "_estimator": {module for module, layer in LAYERS.items() if layer <= 4} - KERNELS,

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from sklearn_mackay._criterion import deviance
 from sklearn_mackay._solution import PenalizedSolution, Variances, symmetric_units
-from sklearn_mackay.kernels import exact
+from sklearn_mackay.kernels import blocks, exact
 from sklearn_mackay.kernels.linalg import factor_corner, inverse_and_log_det
 
 RTOL = 1e-10  # of an array's largest entry; both sides lose a few digits of 16, 1e-12 was seen
@@ -70,9 +70,9 @@ def kernel(problem: Problem, *, reml: bool = True):
     return exact.prepare(problem.crossproducts(), reml=reml)
 
 
-def system_of(problem: Problem) -> exact.System:
+def system_of(problem: Problem) -> blocks.System:
     crossproducts = problem.crossproducts()
-    return exact._to_tensors(crossproducts, exact.choose_layout(crossproducts), reml=True)
+    return blocks.to_tensors(crossproducts, blocks.choose_layout(crossproducts), reml=True)
 
 
 def kernel_deviance(problem: Problem, solution: PenalizedSolution, *, reml: bool) -> float:
@@ -365,7 +365,7 @@ def test_nested_factors_never_fill_in(rng, order):
     problem = random_problem(rng, n=300, levels=(90, 30, 6), coarsens=(None, 0, 1), p=2)
     problem = replace(problem, terms=tuple(problem.terms[i] for i in order))
     crossproducts = problem.crossproducts()
-    assert exact.choose_layout(crossproducts) == exact.Layout(tuple(np.argsort(order)), ())
+    assert blocks.choose_layout(crossproducts) == blocks.Layout(tuple(np.argsort(order)), ())
     system = system_of(problem)
     assert system.corner.shape == (3, 3)
     assert [block.own.shape for block in system.chain] == [(1, 1, 90), (1, 1, 30), (1, 1, 6)]
@@ -374,7 +374,7 @@ def test_nested_factors_never_fill_in(rng, order):
 
 def test_only_the_crossed_factor_stays_in_the_corner(rng):
     problem = random_problem(rng, n=300, levels=(7, 90, 30), coarsens=(None, None, 1), p=2)
-    assert exact.choose_layout(problem.crossproducts()) == exact.Layout((1, 2), (0,))
+    assert blocks.choose_layout(problem.crossproducts()) == blocks.Layout((1, 2), (0,))
     system = system_of(problem)
     assert system.corner.shape == (7 + 3, 7 + 3)
     # Where the nested pair is eliminated, the parent meets every column its levels meet.
@@ -425,7 +425,7 @@ def test_several_chunks_equal_one(rng, monkeypatch, name, reml):
     problem = random_problem(rng, weighted=True, **STRUCTURES[name])
     whole = kernel(problem, reml=reml)(problem.variances)
     assert len(system_of(problem).chain[0].pattern.chunk_rows) == 2
-    monkeypatch.setattr(exact, "CHUNK_ENTRIES", 60)
+    monkeypatch.setattr(blocks, "CHUNK_ENTRIES", 60)
     assert len(system_of(problem).chain[0].pattern.chunk_rows) > 4
     in_chunks = kernel(problem, reml=reml)(problem.variances)
     assert_solves(in_chunks, Dense(problem, problem.variances, reml))

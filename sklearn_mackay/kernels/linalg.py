@@ -174,8 +174,8 @@ def block_quadratic(
         H = _csr(pattern.indices, tf.reshape(solved, [-1]), n_rows, R)
         product = tf.raw_ops.SparseMatrixSparseMatMul(a=Bt, b=H, type=values.dtype)
         sparse_part = tf.raw_ops.CSRSparseMatrixToDense(sparse_input=product, type=values.dtype)
-        mixed = tf.raw_ops.SparseMatrixMatMul(a=Bt, b=_rows(solved_fixed))
-        dense_part = tf.matmul(_rows(fixed), _rows(solved_fixed), transpose_a=True)
+        mixed = tf.raw_ops.SparseMatrixMatMul(a=Bt, b=to_rows(solved_fixed))
+        dense_part = tf.matmul(to_rows(fixed), to_rows(solved_fixed), transpose_a=True)
         top = tf.concat([tf.ensure_shape(sparse_part, [None, None]), mixed], 1)
         bottom = tf.concat([tf.transpose(mixed), dense_part], 1)
 
@@ -186,7 +186,7 @@ def block_quadratic(
                 axis=1,
             )
             at_fixed = tf.reshape(at_fixed, [s, L, P]) + tf.reshape(
-                tf.matmul(_rows(fixed), cotangent[R:, R:]), [s, L, P]
+                tf.matmul(to_rows(fixed), cotangent[R:, R:]), [s, L, P]
             )
             at_fixed = tf.transpose(at_fixed, [0, 2, 1])
             from_values = segment_sum(values[:, None, :] * at_values[None, :, :], levels, L)
@@ -202,7 +202,7 @@ def block_quadratic(
     return quadratic(values, inverse, fixed)
 
 
-def _rows(blocks: Any) -> Any:
+def to_rows(blocks: Any) -> Any:
     """(s, P, L) as (s L, P)."""
     return tf.reshape(tf.transpose(blocks, [0, 2, 1]), [-1, tf.shape(blocks)[1]])
 
