@@ -67,6 +67,14 @@ class Component:
             full[np.ix_(self.identified, self.identified)] = transform @ Sigma @ transform.T
         return 0.5 * (full + full.T)
 
+    def error_to_user(self, error: Array, y_scale: float) -> Array:
+        """Bound on the standard error of each entry of `to_user`, from those of the entries."""
+        full = np.zeros((len(self.coefficients),) * 2)
+        if self.term is not None:
+            size = np.abs(self.term.transform) * y_scale
+            full[np.ix_(self.identified, self.identified)] = size @ error @ size.T
+        return full
+
     def effects(self, b: Array, y_scale: float) -> Array:
         """Random effects (L, s) of all coefficients in the user's units."""
         full = np.zeros((self.n_levels, len(self.coefficients)))

@@ -47,6 +47,31 @@ def deviance(
     )
 
 
+def deviance_change(before: PenalizedSolution, after: PenalizedSolution, *, dof: float) -> float:
+    """Difference of the deviance where an engine does not know its log determinants.
+
+    The trapezoidal rule with the gradients at both ends, on the line in ``Sigma_k / sigma2`` and
+    ``log sigma2``. Its sign is what a step is judged by: a step beyond the minimum ends uphill.
+
+    Parameters
+    ----------
+    before, after : PenalizedSolution
+        The ends.
+    dof : float
+        ``n - p`` for REML, ``n`` for ML.
+
+    Returns
+    -------
+    float
+    """
+    old, new = before.variances, after.variances
+    change = (dof - 0.5 * (before.yPy + after.yPy)) * float(np.log(new.sigma2 / old.sigma2))
+    for S, R, G, F in zip(old.Sigma, new.Sigma, before.gradient, after.gradient, strict=True):
+        move = R / new.sigma2 - S / old.sigma2
+        change += 0.5 * float(np.sum(move * (old.sigma2 * G + new.sigma2 * F)))
+    return change
+
+
 def steepest_release(
     Sigma: Array, N: Array, gradient: Array, *, diagonal: bool, below: float = VANISHED
 ) -> tuple[float, Array]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ._criterion import deviance, steepest_release
+from ._criterion import deviance, deviance_change, steepest_release
 from ._crossproducts import CrossProducts
 from ._solution import VANISHED, PenalizedSolution, Variances
 from ._variances import (
@@ -70,7 +70,7 @@ class Fit:
     deviance : float
         Criterion there.
     converged : bool
-        Whether the stopping rule and the test at zero variances hold.
+        Whether the stopping rule and the test at zero variances hold, at an exact solution.
     zero_residual : bool
         Whether sigma2 is estimated as zero; the solution then has it next to zero.
     exact : bool
@@ -108,13 +108,20 @@ class _Walk:
             return solution, np.inf
         if self.rescale and solution.yPy > 0:
             solution = solution.rescaled(solution.yPy / self.freedom.dof)
-        value = deviance(
-            solution,
-            dof=self.freedom.dof,
-            sum_log_weights=self.crossproducts.sum_log_weights,
-            penalty=self.crossproducts.penalty,
-        )
+        value = self._value(solution)
         return solution, value if np.isfinite(value) else np.inf
+
+    def _value(self, solution: PenalizedSolution) -> float:
+        if solution.log_det is not None:
+            return deviance(
+                solution,
+                dof=self.freedom.dof,
+                sum_log_weights=self.crossproducts.sum_log_weights,
+                penalty=self.crossproducts.penalty,
+            )
+        if not self.history:
+            return 0.0
+        return self.deviance + deviance_change(self.solution, solution, dof=self.freedom.dof)
 
     def move(self, step: str, solution: PenalizedSolution, value: float, change: float) -> None:
         """Accept a point."""
@@ -208,7 +215,7 @@ def estimate_variances(
     return Fit(
         solution=walk.solution,
         deviance=walk.deviance,
-        converged=converged,
+        converged=converged and walk.solution.solved,
         zero_residual=zero_residual,
         exact=zero_residual and walk.residual_dof > 0.5,
         history=tuple(walk.history),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from numbers import Integral, Real
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
+from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
@@ -58,8 +60,13 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
         "reml" and "ml" maximise their likelihood by average information; "mackay" iterates
         MacKay's evidence update to the optimum of REML; "quick" is Hinton's "quick and dirty"
         update, biased towards zero, kept because it is the published method.
-    solver : {"exact"}, default="exact"
-        Engine: block elimination with a dense factorisation of what is crossed.
+    solver : {"auto", "exact", "iterative"}, default="auto"
+        Engine. "exact": block elimination, with a dense factorisation of what is crossed.
+        "iterative": conjugate gradients, and traces from random probes. "auto": exact where that
+        takes seconds; `solver_` says which.
+    n_probes : int, default=4
+        Random probes the iterative engine begins with; it draws more until they add less than a
+        twentieth to the standard error of every variance.
     fixed_variances : dict, default=None
         ``{"subject": 4.0, "residual": 1.0}``, a covariance matrix for a factor with slopes: these
         are held, the others estimated.
@@ -79,6 +86,8 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
         the relative change of the variances.
     copy_X : bool, default=True
         False allows `fit` to centre an array X in place.
+    random_state : int, RandomState instance or None, default=None
+        Draws the probes of the iterative engine; an int makes fits repeatable.
     verbose : int, default=0
         1 prints a line an iteration.
 
@@ -93,6 +102,9 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
     variance_components_ : dict of str to float or ndarray of shape (s, s)
         Variance of each factor's effects, a covariance matrix with slopes (intercept first, then
         slopes as given); and "residual".
+    variance_mc_error_ : dict of str to float or ndarray of shape (s, s)
+        Standard error which the probes add to each entry of `variance_components_`; zero with
+        the exact engine.
     random_effects_ : dict of str to ndarray of shape (n_levels, s)
         Predicted effects of each level, in the order of `group_levels_`.
     group_levels_ : dict of str to ndarray of shape (n_levels,)
@@ -102,8 +114,14 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
     log_likelihood_ : float
         Log-likelihood (REML's except for method="ml"), with lme4's constants; ``inf`` where the
         model fits y exactly.
+    log_likelihood_mc_error_ : float
+        Standard error of `log_likelihood_` from the probes; zero with the exact engine.
     aic_, bic_ : float
         Information criteria from it, counted as lme4 counts.
+    solver_ : str
+        The engine that fitted: "exact" or "iterative".
+    n_products_ : int
+        Products with a batch of vectors that the iterative engine took, its measure of work.
     n_iter_ : int
         Number of times the penalised equations were solved.
     converged_ : bool
@@ -160,7 +178,8 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
         alpha: float = 0.0,
         fit_intercept: bool = True,
         method: str = "reml",
-        solver: str = "exact",
+        solver: str = "auto",
+        n_probes: int = 4,
         fixed_variances: Any = None,
         initial_variances: Any = None,
         effects: Any = "conditional",
@@ -169,6 +188,7 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
         max_iter: int = 200,
         tol: float = 1e-7,
         copy_X: bool = True,
+        random_state: Any = None,
         verbose: int = 0,
     ) -> None:
         self.groups = groups
@@ -179,6 +199,7 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
         self.fit_intercept = fit_intercept
         self.method = method
         self.solver = solver
+        self.n_probes = n_probes
         self.fixed_variances = fixed_variances
         self.initial_variances = initial_variances
         self.effects = effects
@@ -187,6 +208,7 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
         self.max_iter = max_iter
         self.tol = tol
         self.copy_X = copy_X
+        self.random_state = random_state
         self.verbose = verbose
 
     def fit(
@@ -216,7 +238,7 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
             For input that cannot be fitted; the estimator is then as before.
         """
         # The only road to TensorFlow: importing the package, predicting and unpickling do without.
-        from .kernels.exact import prepare
+        from .kernels.engine import prepare_engine
 
         self._check_parameters()
         shell = copy.copy(self)
@@ -242,7 +264,12 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
             weights[rows],
             components,
             options,
-            prepare,
+            partial(
+                prepare_engine,
+                solver=self.solver,
+                n_probes=self.n_probes,
+                random_state=check_random_state(self.random_state),
+            ),
             self._report,
         )
         self._keep(estimates, table, roles, groupings, shell)
@@ -328,7 +355,7 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
     def _check_parameters(self) -> None:
         choices = {
             "method": METHODS,
-            "solver": ("exact",),
+            "solver": ("auto", "exact", "iterative"),
             "unknown_groups": ("population", "error"),
             "weight_type": ("frequency", "precision"),
         }
@@ -340,6 +367,7 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
                 )
         numbers: tuple[tuple[str, Any, str, int], ...] = (
             ("alpha", Real, "a number", 0),
+            ("n_probes", Integral, "an integer", 2),
             ("max_iter", Integral, "an integer", 1),
             ("tol", Real, "a number", 0),
         )
@@ -421,13 +449,14 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
             "intercept_": estimates.intercept,
             "coef_std_": std[1:],
             "intercept_std_": float(std[0]),
-            "variance_components_": {
-                name: float(S[0, 0]) if S.shape == (1, 1) else S
-                for name, S in estimates.Sigma.items()
-            },
+            "variance_components_": _by_factor(estimates.Sigma),
             "random_effects_": estimates.b,
             "group_levels_": {grouping.name: grouping.labels for grouping in groupings},
             "effective_dof_": estimates.gamma,
+            "variance_mc_error_": _by_factor(estimates.mc_error),
+            "log_likelihood_mc_error_": 0.5 * estimates.deviance_mc_error,
+            "solver_": estimates.solver,
+            "n_products_": estimates.n_products,
             "log_likelihood_": -0.5 * estimates.deviance,
             "aic_": estimates.deviance + 2.0 * k,
             "bic_": estimates.deviance + float(np.log(estimates.n)) * k,
@@ -484,7 +513,15 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=3,
             )
-        if not estimates.converged:
+        if not estimates.solved:
+            warnings.warn(
+                "Conjugate gradients did not converge: the factors are hardly connected, or their "
+                "variances enormous beside the residual. The estimates are not to be trusted. Use "
+                "solver='exact', or fewer factors.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        elif not estimates.converged:
             warnings.warn(
                 f"The variances did not converge in {self.max_iter} iterations; the last change "
                 f"was {estimates.history[-1]['change']:.1e}, `tol` is {self.tol:.1e}. Increase "
@@ -581,6 +618,11 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
                 stacklevel=3,
             )
         return codes
+
+
+def _by_factor(matrices: Mapping[str, Array]) -> dict[str, float | Array]:
+    """Covariances as users see them: a number where there is one coefficient."""
+    return {name: float(S[0, 0]) if S.shape == (1, 1) else S for name, S in matrices.items()}
 
 
 def _slopes(table: Table, factor: FactorColumns) -> Array:

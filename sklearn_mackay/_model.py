@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._components import RESIDUAL, Component
+from ._criterion import deviance
 from ._crossproducts import CrossProducts, build_crossproducts
-from ._empirical_bayes import Fit, Iteration, Solve, estimate_variances
+from ._empirical_bayes import Fit, Iteration, estimate_variances
 from ._fixed_part import FixedPart, build_fixed_part
-from ._solution import Variances, n_units, null_directions
-from ._variances import Freedom
+from ._solution import Engine, Variances, n_units, null_directions
+from ._variances import Freedom, StandardErrors, gradient_noise, standard_errors
 
 Array = NDArray[np.float64]
-Prepare = Callable[..., Solve]
+Prepare = Callable[..., Engine]
 
+MONTE_CARLO_SHARE = 0.05  # of a variance's standard error that random probes may add
+MOST_PROBES = 512
 EXPLAINED = 1e-12  # residual of y on X, relative to the spread of y, that is rounding
 ROUNDING_OF_Y = 5e-15  # the same relative to the size of y: a few units in its last place
 ILL_CONDITIONED = 1e7  # condition of the scaled columns of X beyond which digits are lost
@@ -85,6 +88,8 @@ class Estimates:
         Estimated parameters, for information criteria.
     converged, singular : bool
         Whether the loop converged, and to a boundary.
+    solved : bool
+        Whether the engine met its own tolerance.
     n_iter : int
         Number of iterations.
     history : list of dict
@@ -93,6 +98,14 @@ class Estimates:
         Fixed columns that depend on others.
     condition : float
         Condition of the fixed columns.
+    solver : {"exact", "iterative"}
+        The engine.
+    mc_error : dict of str to ndarray
+        Monte Carlo standard error of each entry of `Sigma`.
+    deviance_mc_error : float
+        That of the deviance.
+    n_products : int
+        Products of the iterative engine.
     exact_fit : bool
         Whether the model leaves no residual though it could not fit every y.
     collapsed : tuple of (str, ndarray)
@@ -110,10 +123,15 @@ class Estimates:
     n_parameters: int
     converged: bool
     singular: bool
+    solved: bool
     n_iter: int
     history: list[dict[str, Any]]
     dropped: NDArray[np.intp]
     condition: float
+    solver: str
+    mc_error: dict[str, Array]
+    deviance_mc_error: float
+    n_products: int
     exact_fit: bool
     collapsed: tuple[tuple[str, Array], ...]
 
@@ -142,7 +160,7 @@ def fit_model(
     options : Options
         What to estimate.
     prepare : callable
-        Engine: ``prepare(crossproducts, reml=...)`` returns ``solve``.
+        ``prepare(crossproducts, reml=...)`` returns an :class:`Engine`.
     report : callable
         Called with each :class:`Iteration`.
 
@@ -185,16 +203,8 @@ def fit_model(
     elif freedom.dof <= 0 and freedom.residual:
         _require_degrees_of_freedom(crossproducts, active)
         freedom = Freedom((), False, (), freedom.dof)
-    fit = estimate_variances(
-        prepare(crossproducts, reml=options.method != "ml"),
-        crossproducts,
-        start,
-        freedom,
-        method=options.method,
-        max_iter=options.max_iter,
-        tol=options.tol,
-        report=report,
-    )
+    engine = prepare(crossproducts, reml=options.method != "ml")
+    fit, errors = estimate_with(engine, crossproducts, start, freedom, options, report)
     if not fit.solution.finite:
         raise ValueError(
             "The penalised equations are singular to working precision: the fixed features are too "
@@ -203,6 +213,8 @@ def fit_model(
         )
     return _to_user_units(
         fit,
+        errors,
+        engine.name,
         fixed,
         crossproducts,
         components,
@@ -212,6 +224,100 @@ def fit_model(
         sigma2_scale=sigma2_scale,
         explained=explained,
     )
+
+
+@dataclass(frozen=True)
+class MonteCarloErrors:
+    """Standard errors of what random probes estimate, and their work; zero for the exact engine."""
+
+    variances: StandardErrors
+    deviance: float
+    n_products: int
+
+
+def estimate_with(
+    engine: Engine,
+    crossproducts: CrossProducts,
+    start: Variances,
+    freedom: Freedom,
+    options: Options,
+    report: Callable[[Iteration], None],
+) -> tuple[Fit, MonteCarloErrors]:
+    """Run the loop, with more probes where they leave too large an error.
+
+    Parameters
+    ----------
+    engine : Engine
+        Solves the equations.
+    crossproducts : CrossProducts
+        Gram blocks.
+    start : Variances
+        Where to begin.
+    freedom : Freedom
+        What may move.
+    options : Options
+        Method and tolerances.
+    report : callable
+        Called with each :class:`Iteration`.
+
+    Returns
+    -------
+    fit : Fit
+        Its deviance and history are those of the criterion, also where only its slope was known.
+    errors : MonteCarloErrors
+        What the probes leave uncertain.
+    """
+
+    def run(start: Variances) -> Fit:
+        return estimate_variances(
+            engine.solve,
+            crossproducts,
+            start,
+            freedom,
+            method=options.method,
+            max_iter=options.max_iter,
+            tol=options.tol,
+            report=report,
+        )
+
+    fit = run(start)
+    monte_carlo = engine.monte_carlo
+    if monte_carlo is None or not fit.solution.finite:
+        none = tuple(np.zeros_like(S) for S in fit.solution.variances.Sigma)
+        return fit, MonteCarloErrors(StandardErrors(none, 0.0), 0.0, 0)
+    while True:
+        variances = fit.solution.variances
+        samples = monte_carlo.trace_samples(variances)
+        n_probes = len(samples[0])
+        errors = standard_errors(fit.solution, freedom, gradient_noise(samples, freedom))
+        ratio = _largest_ratio(errors, standard_errors(fit.solution, freedom))
+        wanted = int(np.ceil(n_probes * (ratio / MONTE_CARLO_SHARE) ** 2))
+        if wanted <= n_probes or n_probes >= MOST_PROBES:
+            break
+        monte_carlo.add_probes(min(wanted, MOST_PROBES) - n_probes)
+        again = run(variances)
+        fit = replace(again, history=fit.history + again.history)
+    log_det, error = monte_carlo.log_det(variances)
+    value = deviance(
+        replace(fit.solution, log_det=log_det),
+        dof=freedom.dof,
+        sum_log_weights=crossproducts.sum_log_weights,
+        penalty=crossproducts.penalty,
+    )
+    history = tuple(
+        replace(iteration, deviance=iteration.deviance + value - fit.deviance)
+        for iteration in fit.history
+    )
+    fit = replace(fit, deviance=value, history=history)
+    return fit, MonteCarloErrors(errors, error, monte_carlo.n_products)
+
+
+def _largest_ratio(errors: StandardErrors, of: StandardErrors) -> float:
+    """Largest Monte Carlo error of a variance as a share of the variance's standard error."""
+    pairs = [(errors.sigma2, of.sigma2)]
+    for error, std in zip(errors.Sigma, of.Sigma, strict=True):
+        pairs += zip(np.diag(error), np.diag(std), strict=True)
+    return max((a / b for a, b in pairs if b > 0), default=0.0)
 
 
 def _spread(y: Array, weights: Array) -> float:
@@ -259,6 +365,8 @@ def _require_degrees_of_freedom(crossproducts: CrossProducts, active: Sequence[C
 
 def _to_user_units(
     fit: Fit,
+    errors: MonteCarloErrors,
+    solver: str,
     fixed: FixedPart,
     crossproducts: CrossProducts,
     components: Sequence[Component],
@@ -318,6 +426,7 @@ def _to_user_units(
         n=crossproducts.n,
         n_parameters=crossproducts.n_unpenalized + n_free + (RESIDUAL not in options.held),
         converged=fit.converged,
+        solved=solution.solved,
         singular=fit.zero_residual
         or any(
             component.name not in options.held and _is_singular(component, fit, index)
@@ -338,6 +447,19 @@ def _to_user_units(
         ],
         dropped=fixed.dropped,
         condition=fixed.condition,
+        solver=solver,
+        mc_error={
+            component.name: component.error_to_user(
+                errors.variances.Sigma[index[component.name]]
+                if component.term
+                else np.zeros((0, 0)),
+                y_scale,
+            )
+            for component in components
+        }
+        | {RESIDUAL: np.array([[errors.variances.sigma2 * sigma2_scale]])},
+        deviance_mc_error=errors.deviance,
+        n_products=errors.n_products,
         exact_fit=exact_fit,
         collapsed=()
         if exact_fit or options.method != "quick"

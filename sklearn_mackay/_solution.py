@@ -8,7 +8,9 @@ Notation (one table for the whole package): ``y = X beta + sum_k Z_k b_k + e``, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +74,8 @@ class PenalizedSolution:
         Covariance of `beta`.
     finite : bool
         False where the factorisation broke down; the numbers are then meaningless.
+    solved : bool
+        False where an iteration ended before its tolerance was met.
     """
 
     variances: Variances
@@ -85,6 +89,7 @@ class PenalizedSolution:
     information: Array
     beta_cov: Array
     finite: bool
+    solved: bool = True
 
     @property
     def U(self) -> tuple[Array, ...]:
@@ -135,6 +140,43 @@ class PenalizedSolution:
             information=self.information / factor**3,
             beta_cov=self.beta_cov * factor,
         )
+
+
+class MonteCarlo(Protocol):
+    """What an engine with random probes tells beside its solutions."""
+
+    n_products: int
+
+    def log_det(self, variances: Variances) -> tuple[float, float]:
+        """``log_det`` there, and its standard error."""
+        ...
+
+    def trace_samples(self, variances: Variances) -> tuple[Array, ...]:
+        """What each probe adds to ``N_k``, shape (n_probes, s_k, s_k); `N` holds their mean."""
+        ...
+
+    def add_probes(self, n_probes: int) -> None:
+        """Draw more probes, for the solves to come."""
+        ...
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A way to solve Henderson's equations of one data set.
+
+    Attributes
+    ----------
+    name : {"exact", "iterative"}
+        Which one.
+    solve : callable
+        ``variances -> PenalizedSolution``.
+    monte_carlo : MonteCarlo or None
+        None where nothing is random.
+    """
+
+    name: str
+    solve: Callable[[Variances], PenalizedSolution]
+    monte_carlo: MonteCarlo | None = None
 
 
 def n_units(s: int, diagonal: bool) -> int:

@@ -5,6 +5,7 @@ Every update is a pure function of a :class:`PenalizedSolution`. `free` says whi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -338,6 +339,85 @@ def _solve_downhill(H: Array, g: Array, damping: float) -> Array:
     size = damping + np.abs(eigenvalues)
     size = np.maximum(size, 1e-10 * np.max(size, initial=1e-300))
     return np.asarray(vectors @ ((vectors.T @ (g / scale)) / size) / scale)
+
+
+@dataclass(frozen=True)
+class StandardErrors:
+    """Standard errors of variances, entry by entry.
+
+    Attributes
+    ----------
+    Sigma : tuple of ndarray of shape (s_k, s_k)
+        Of each covariance; zero where it is held or zero itself.
+    sigma2 : float
+        Of the residual variance.
+    """
+
+    Sigma: tuple[Array, ...]
+    sigma2: float
+
+
+def standard_errors(
+    solution: PenalizedSolution, freedom: Freedom, gradient_cov: Array | None = None
+) -> StandardErrors:
+    """Standard errors of the variances at the optimum, from the average information.
+
+    ``Cov = 2 H^-1`` with the deviance's Hessian ``H``, or ``H^-1 C H^-1`` where the gradient was
+    computed with an error of covariance ``C``.
+
+    Parameters
+    ----------
+    solution : PenalizedSolution
+        At the optimum.
+    freedom : Freedom
+        What was estimated.
+    gradient_cov : ndarray of shape (m, m), optional
+        Covariance of the error of the gradient in the symmetric units of all terms.
+
+    Returns
+    -------
+    StandardErrors
+
+    References
+    ----------
+    Gilmour, Thompson, Cullis (1995), "Average information REML", Biometrics 51.
+    """
+    _, hessian = _natural_model(solution, freedom)
+    jacobian, _ = _root_coordinates(solution, freedom)
+    jacobian = jacobian[:, np.any(jacobian != 0.0, axis=0)]
+    H_inverse = np.linalg.pinv(jacobian.T @ hessian @ jacobian, hermitian=True)
+    if gradient_cov is None:
+        cov = 2.0 * H_inverse
+    else:
+        on_units = jacobian[:-1]
+        cov = H_inverse @ on_units.T @ gradient_cov @ on_units @ H_inverse
+    # The last natural parameter multiplies all variances.
+    present = solution.variances
+    units = [
+        symmetric_units(len(S), diagonal=d)
+        for S, d in zip(present.Sigma, freedom.diagonal, strict=True)
+    ]
+    entries = [_coordinates(S[None], E)[0] for S, E in zip(present.Sigma, units, strict=True)]
+    common = np.concatenate([*entries, [present.sigma2]])
+    to_variances = np.eye(len(common))
+    to_variances[:, -1] = common
+    std = np.sqrt(np.diag(to_variances @ jacobian @ cov @ jacobian.T @ to_variances.T))
+    cuts = np.cumsum([len(E) for E in units])
+    *by_term, residual = np.split(std, cuts)
+    return StandardErrors(
+        tuple(np.tensordot(part, E, 1) for part, E in zip(by_term, units, strict=True)),
+        float(residual[0]),
+    )
+
+
+def gradient_noise(samples: Sequence[Array], freedom: Freedom) -> Array:
+    """Covariance of the mean of trace samples (n_probes, s, s), in the terms' symmetric units."""
+    by_unit = [
+        np.tensordot(part, symmetric_units(part.shape[1], diagonal=d), ([1, 2], [1, 2]))
+        for part, d in zip(samples, freedom.diagonal, strict=True)
+    ]
+    together = np.concatenate(by_unit, axis=1)
+    return np.atleast_2d(np.cov(together, rowvar=False)) / len(together)
 
 
 def drop_vanished(

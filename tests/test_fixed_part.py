@@ -11,7 +11,8 @@ from sklearn.linear_model import Ridge
 from sklearn_mackay._components import RESIDUAL, make_component
 from sklearn_mackay._fixed_part import FixedPart, build_fixed_part
 from sklearn_mackay._model import Options, fit_model
-from sklearn_mackay.kernels import exact
+from sklearn_mackay._solution import Engine
+from sklearn_mackay.kernels.exact import prepare
 
 N = 30
 RTOL = 1e-11  # of the largest coefficient; well conditioned problems lose some digits of 16
@@ -21,6 +22,10 @@ TINY_SPREAD_RTOL = 1e-7  # X of spread 1e-5 about 1: eleven digits of X are left
 CONTAINERS = {"dense": np.array, "sparse": sparse.csr_array}
 in_both_containers = pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
 with_and_without_intercept = pytest.mark.parametrize("fit_intercept", [True, False])
+
+
+def exact_engine(crossproducts, *, reml):
+    return Engine("exact", prepare(crossproducts, reml=reml))
 
 
 @pytest.fixture
@@ -378,7 +383,7 @@ def test_penalised_model_equals_ridge(data, alpha, fit_intercept, container):
         weights,
         [],
         options(alpha, fit_intercept),
-        exact.prepare,
+        exact_engine,
         lambda _: None,
     )
     ridge = Ridge(alpha=alpha, fit_intercept=fit_intercept, solver="svd")
@@ -413,7 +418,7 @@ def test_penalised_model_with_a_factor_equals_ridge_on_its_columns(data, rng, fi
         weights,
         [component],
         options(alpha, fit_intercept, held),
-        exact.prepare,
+        exact_engine,
         lambda _: None,
     )
     # b ~ N(0, tau2) is a column whose ridge penalty is sigma2 / tau2.
@@ -436,7 +441,7 @@ def test_precision_weights_have_the_unit_of_the_residual_variance(data, factor, 
     def fit(unit):
         settings = options(alpha * unit, True, frequency=False)
         return fit_model(
-            container(wide), y, weights * unit, [], settings, exact.prepare, lambda _: None
+            container(wide), y, weights * unit, [], settings, exact_engine, lambda _: None
         )
 
     expected, actual = fit(1.0), fit(factor)

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from sklearn_mackay._criterion import steepest_release
 from sklearn_mackay._design import Term
+from sklearn_mackay._empirical_bayes import estimate_variances
 from sklearn_mackay._solution import VANISHED, Variances, null_directions
 from sklearn_mackay._variances import (
     Freedom,
@@ -23,6 +24,7 @@ from sklearn_mackay._variances import (
     newton_step,
     quick_update,
     release,
+    standard_errors,
 )
 
 RTOL = 1e-9  # matrix roots of covariances with condition up to 1e2
@@ -476,3 +478,29 @@ def test_release_lowers_the_deviance(rng, s, diagonal, reml):
         before = deviance_at(problem, problem.variances, reml)
         assert deviance_at(problem, moved_little, reml) < before
         assert_psd(release(solution, 0, direction, slope).Sigma[0])
+
+
+def test_standard_errors_of_a_balanced_layout(rng):
+    # k levels of m rows: the mean squares within and between are independent chi-squares.
+    k, m = 40, 6
+    codes = np.repeat(np.arange(k), m)
+    y = 2.0 * rng.normal(size=k)[codes] + rng.normal(size=k * m)
+    term = Term(codes, k, np.ones((1, k * m)), np.eye(1), False)
+    start = Variances(1.0, (np.eye(1),))
+    problem = Problem((term,), np.ones((k * m, 1)), y, np.ones(k * m), np.zeros(1), start)
+    fit = estimate_variances(
+        dense_solver(problem),
+        problem.crossproducts(),
+        start,
+        problem.freedom(),
+        method="reml",
+        max_iter=50,
+        tol=1e-14,
+    )
+    sigma2, tau2 = fit.solution.variances.sigma2, float(fit.solution.variances.Sigma[0][0, 0])
+    within, between = sigma2, sigma2 + m * tau2
+    var_within, var_between = 2 * within**2 / (k * (m - 1)), 2 * between**2 / (k - 1)
+    errors = standard_errors(fit.solution, problem.freedom())
+    assert_allclose(errors.sigma2, np.sqrt(var_within), rtol=SLOPE_RTOL)
+    expected = np.sqrt(var_within + var_between) / m
+    assert_allclose(errors.Sigma[0][0, 0], expected, rtol=SLOPE_RTOL)

@@ -117,6 +117,19 @@ def oriented(crossproducts: CrossProducts, k: int, l: int) -> CrossGram:
     return crossproducts.cross[k, l] if k < l else crossproducts.cross[l, k].transposed
 
 
+def parents_and_links(
+    crossproducts: CrossProducts, k: int, l: int
+) -> tuple[NDArray[np.int32], Array]:
+    """For a term k nested in l: the level of l that contains each level, and their blocks."""
+    table = oriented(crossproducts, k, l)
+    n_levels = crossproducts.terms[k].n_levels
+    parent = np.zeros(n_levels, np.int32)
+    parent[table.row_levels] = table.column_levels
+    link = np.zeros((*table.blocks.shape[:2], n_levels))
+    link[:, :, table.row_levels] = table.blocks
+    return parent, link
+
+
 def to_tensors(crossproducts: CrossProducts, layout: Layout, *, reml: bool) -> System:
     """Gram blocks in the order of their elimination; `reml` decides the determinant's part."""
     terms = crossproducts.terms
@@ -169,11 +182,7 @@ def _chain_blocks(
     values, levels, columns = pairs[m]
     parents, links, positions = [], [], []
     for later in range(m + 1, len(chain)):
-        table = oriented(crossproducts, chain[m], chain[later])
-        parent = np.zeros(term.n_levels, np.int32)
-        parent[table.row_levels] = table.column_levels
-        link = np.zeros((*table.blocks.shape[:2], term.n_levels))
-        link[:, :, table.row_levels] = table.blocks
+        parent, link = parents_and_links(crossproducts, chain[m], chain[later])
         _, later_levels, later_columns = pairs[later]
         keys = later_levels.astype(np.int64) * max(R, 1) + later_columns
         position = np.searchsorted(keys, parent[levels].astype(np.int64) * max(R, 1) + columns)

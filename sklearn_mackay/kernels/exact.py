@@ -28,22 +28,22 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from .._crossproducts import CrossProducts
-from .._solution import RANK_TOLERANCE, PenalizedSolution, Variances, n_units
+from .._solution import PenalizedSolution, Variances, n_units
 from .blocks import ChainBlocks, Layout, System, choose_layout, shapes, to_tensors
 from .linalg import (
     Factor,
     block_quadratic,
+    covariance_factor,
     factor_corner,
     inverse_and_log_det,
     matmul,
     matmul_transposed,
+    reordered,
     segment_sum,
     to_rows,
 )
 
 Array = NDArray[np.float64]
-
-ZERO_INFORMATION = 1e-18  # a standard deviation whose share of the data rounds away
 
 
 class Raw(NamedTuple):
@@ -112,7 +112,7 @@ def solve_penalized_gls(
     order = layout.chain + layout.rest
     sigma2 = variances.sigma2
     factors = [
-        _covariance_factor(variances.Sigma[k] / sigma2, crossproducts.terms[k].own) for k in order
+        covariance_factor(variances.Sigma[k] / sigma2, crossproducts.terms[k].own) for k in order
     ]
     T = tuple(tf.constant(vectors * sd) for sd, vectors, _ in factors)
     T_inverse_t = tuple(tf.constant(vectors / sd) for sd, vectors, _ in factors)
@@ -130,7 +130,7 @@ def solve_penalized_gls(
         vv.append(v @ v.T)
         b.append(((vectors * sd * active) @ u).T)
     units = [crossproducts.terms[k] for k in order]
-    information = _reorder(
+    information = reordered(
         raw.information, [n_units(t.n_coefficients, t.diagonal) for t in units], at
     )
     return PenalizedSolution(
@@ -146,24 +146,6 @@ def solve_penalized_gls(
         beta_cov=raw.beta_cov * sigma2,
         finite=bool(np.isfinite(raw.log_det) and np.isfinite(raw.remainder)),
     )
-
-
-def _covariance_factor(Sigma: Array, own: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """``T = vectors * sd`` with ``TT' = Sigma``, null directions kept at a vanishing length.
-
-    A direction of no variance still has a gradient, which decides whether it may stay at zero;
-    columns of ``T`` that are tiny instead of zero let it be divided out exactly.
-    """
-    eigenvalues, vectors = np.linalg.eigh(Sigma)
-    null = eigenvalues <= RANK_TOLERANCE * eigenvalues[-1]
-    floor = np.sqrt(ZERO_INFORMATION / max(float(np.max(np.trace(own))), 1.0))
-    return np.where(null, floor, np.sqrt(np.where(null, 0.0, eigenvalues))), vectors, ~null
-
-
-def _reorder(matrix: Array, sizes: list[int], at: NDArray[np.intp]) -> Array:
-    blocks = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
-    index = np.concatenate([blocks[i] for i in at]) if len(at) else np.arange(0)
-    return np.asarray(matrix[np.ix_(index, index)])
 
 
 @tf.function(autograph=False)

@@ -9,8 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 from scipy.linalg import lapack
 
+from .._solution import RANK_TOLERANCE
+
+Array = NDArray[np.float64]
+
+ZERO_INFORMATION = 1e-18  # a standard deviation whose share of the data rounds away
 UNROLLED_UP_TO = 3  # beyond it a batched Cholesky is faster than as many elementwise operations
 
 
@@ -36,6 +42,25 @@ class Factor(NamedTuple):
     solution: Any
     remainder: Any
     log_det: Any
+
+
+def covariance_factor(Sigma: Array, own: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """``T = vectors * sd`` with ``TT' = Sigma``, null directions kept at a vanishing length.
+
+    A direction of no variance still has a gradient, which decides whether it may stay at zero;
+    columns of ``T`` that are tiny instead of zero let it be divided out exactly.
+    """
+    eigenvalues, vectors = np.linalg.eigh(Sigma)
+    null = eigenvalues <= RANK_TOLERANCE * eigenvalues[-1]
+    floor = np.sqrt(ZERO_INFORMATION / max(float(np.max(np.trace(own))), 1.0))
+    return np.where(null, floor, np.sqrt(np.where(null, 0.0, eigenvalues))), vectors, ~null
+
+
+def reordered(matrix: Array, sizes: list[int], at: NDArray[np.intp]) -> Array:
+    """Rows and columns of a matrix of blocks in another order of the blocks."""
+    blocks = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+    index = np.concatenate([blocks[i] for i in at]) if len(at) else np.arange(0)
+    return np.asarray(matrix[np.ix_(index, index)])
 
 
 def matmul(a: Any, b: Any) -> Any:

@@ -1,0 +1,591 @@
+"""Gram blocks as tensors for elimination without a corner, and the operators made of them.
+
+A chain of nested terms is eliminated; the Schur complement of the remaining terms is applied by
+sparse products. Vectors have shape (s, L, c): coefficient, level, column of the batch; flat ones
+(R, c) join the remaining terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from scipy import sparse
+
+from .._crossproducts import CrossGram, CrossProducts
+from .blocks import Layout, oriented, parents_and_links
+from .krylov import Continued
+from .linalg import inverse_and_log_det, matmul, matmul_transposed, segment_sum
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int32]
+
+CHUNK_PAIRS = 2**18  # pairs of levels gathered at once: 2 MiB a coefficient stays in cache
+
+
+class Crossing(NamedTuple):
+    """Block of an eliminated term with a remaining one. Data only.
+
+    Attributes
+    ----------
+    values : (s_m, s_k, pairs)
+        One block per pair of levels that meet.
+    levels, columns : (pairs,)
+        Level of the eliminated and of the remaining term, sorted by the first.
+    positions : tuple of (pairs,)
+        Where the pair of the parent level stands, for each later eliminated term.
+    matrix, transposed : CSR matrices (s_m L_m, s_k L_k) and back
+        The same for products.
+    """
+
+    values: Any
+    levels: Any
+    columns: Any
+    positions: tuple[Any, ...]
+    matrix: Any
+    transposed: Any
+
+
+class EliminatedTerm(NamedTuple):
+    """Gram blocks of a term of the chain; see `blocks.ChainBlocks`. Data only."""
+
+    own: Any
+    fixed: Any
+    parents: tuple[Any, ...]
+    links: tuple[Any, ...]
+    crossings: tuple[Crossing, ...]
+
+
+class RemainingTerm(NamedTuple):
+    """Gram blocks ``Z_k'WZ_k`` (s, s, L) and ``Z_k'WF`` (s, P, L) of a term. Data only."""
+
+    own: Any
+    fixed: Any
+
+
+class System(NamedTuple):
+    """The Gram blocks as tensors. Data only.
+
+    Attributes
+    ----------
+    chain : tuple of EliminatedTerm
+        Eliminated terms.
+    rest : tuple of RemainingTerm
+        Terms that conjugate gradients solve for.
+    between : dict of (int, int) to CSR matrix
+        Products of the remaining terms, both ways.
+    fixed : (P, P)
+        ``F'WF`` with the ridge penalty, ``F = [Z_s X y]`` with the small terms' columns.
+    n_determinant : int
+        Columns of ``F`` which the criterion takes the determinant of.
+    """
+
+    chain: tuple[EliminatedTerm, ...]
+    rest: tuple[RemainingTerm, ...]
+    between: dict[tuple[int, int], Any]
+    fixed: Array
+    n_determinant: int
+
+    @property
+    def terms(self) -> list[Any]:
+        """All terms, the chain first."""
+        return [*self.chain, *self.rest]
+
+
+class Elimination(NamedTuple):
+    """What eliminating the chain leaves of its terms' blocks, at given variances; unscaled.
+
+    Attributes
+    ----------
+    own, links, values : lists by term
+        Schur complements of the Gram blocks.
+    inverses, W : lists of (s_m, s_m, L_m)
+        ``(T'AT + I)^-1`` of those own blocks ``A``, and ``T (T'AT + I)^-1 T'``.
+    log_det : ()
+        ``sum log|T'AT + I|``.
+    """
+
+    own: list[Any]
+    links: list[tuple[Any, ...]]
+    values: list[tuple[Any, ...]]
+    inverses: list[Any]
+    W: list[Any]
+    log_det: Any
+
+
+def build_system(
+    crossproducts: CrossProducts, layout: Layout, small: tuple[int, ...], *, reml: bool
+) -> System:
+    """Gram blocks as tensors.
+
+    Parameters
+    ----------
+    crossproducts : CrossProducts
+        Gram blocks.
+    layout : Layout
+        Terms to eliminate, and those that remain.
+    small : tuple of int
+        Terms whose columns join the fixed part.
+    reml : bool
+        Whether the determinant is that of REML or of ML.
+
+    Returns
+    -------
+    System
+    """
+    terms = crossproducts.terms
+    fixed, n_determinant = _small_and_fixed(crossproducts, small, reml=reml)
+    tables = [[oriented(crossproducts, k, l) for l in layout.rest] for k in layout.chain]
+    keys = [[_pair_keys(table) for table in row] for row in tables]
+    chain = []
+    for m, k in enumerate(layout.chain):
+        family = [parents_and_links(crossproducts, k, l) for l in layout.chain[m + 1 :]]
+        crossings = []
+        for i, table in enumerate(tables[m]):
+            positions = [
+                np.searchsorted(
+                    keys[later][i],
+                    _pair_keys(replace(table, row_levels=parent[table.row_levels])),
+                )
+                for later, (parent, _) in enumerate(family, start=m + 1)
+            ]
+            matrix = _to_csr(table, terms[k].n_levels, terms[layout.rest[i]].n_levels)
+            crossings.append(
+                Crossing(
+                    values=table.blocks,
+                    levels=table.row_levels,
+                    columns=table.column_levels,
+                    positions=tuple(tf.constant(p, tf.int32) for p in positions),
+                    matrix=_to_tensorflow(matrix),
+                    transposed=_to_tensorflow(matrix.T.tocsr()),
+                )
+            )
+        chain.append(
+            EliminatedTerm(
+                own=tf.constant(terms[k].own),
+                fixed=tf.constant(_with_small(crossproducts, k, small)),
+                parents=tuple(tf.constant(parent) for parent, _ in family),
+                links=tuple(tf.constant(link) for _, link in family),
+                crossings=tuple(crossings),
+            )
+        )
+    between = {}
+    for i, k in enumerate(layout.rest):
+        for j in range(i + 1, len(layout.rest)):
+            l = layout.rest[j]
+            matrix = _to_csr(oriented(crossproducts, k, l), terms[k].n_levels, terms[l].n_levels)
+            between[i, j] = _to_tensorflow(matrix)
+            between[j, i] = _to_tensorflow(matrix.T.tocsr())
+    return System(
+        chain=tuple(chain),
+        rest=tuple(
+            RemainingTerm(
+                tf.constant(terms[k].own), tf.constant(_with_small(crossproducts, k, small))
+            )
+            for k in layout.rest
+        ),
+        between=between,
+        fixed=fixed,
+        n_determinant=n_determinant,
+    )
+
+
+def _small_and_fixed(
+    crossproducts: CrossProducts, small: tuple[int, ...], *, reml: bool
+) -> tuple[Array, int]:
+    """``F'WF`` with the ridge penalty, and how many of its columns the determinant is of."""
+    p = len(crossproducts.penalty)
+    fixed = crossproducts.fixed.copy()
+    fixed[:p, :p] += np.diag(crossproducts.penalty)
+    rows = [_flat_rows(_with_small(crossproducts, k, small)) for k in small]
+    Q = sum(len(block) for block in rows)
+    out = np.zeros((Q + p + 1,) * 2)
+    out[Q:, Q:] = fixed
+    if rows:
+        out[:Q] = np.concatenate(rows)
+        out[Q:, :Q] = out[:Q, Q:].T
+    return out, Q + p - (0 if reml else crossproducts.n_unpenalized)
+
+
+def _with_small(crossproducts: CrossProducts, k: int, small: tuple[int, ...]) -> Array:
+    """``Z_k'W[Z_s X y]`` of shape (s_k, P, L_k)."""
+    term = crossproducts.terms[k]
+    blocks = []
+    for l in small:
+        other = crossproducts.terms[l]
+        s, L = other.n_coefficients, other.n_levels
+        dense = np.zeros((term.n_coefficients, s, L, term.n_levels))
+        if k == l:
+            dense[:, :, np.arange(L), np.arange(L)] = term.own
+        else:
+            table = oriented(crossproducts, k, l)
+            dense[:, :, table.column_levels, table.row_levels] = table.blocks
+        blocks.append(dense.reshape(term.n_coefficients, s * L, term.n_levels))
+    return np.concatenate([*blocks, term.fixed], axis=1)
+
+
+def _flat_rows(blocks: Array) -> Array:
+    """(s, P, L) as (s L, P)."""
+    return blocks.transpose(0, 2, 1).reshape(-1, blocks.shape[1])
+
+
+def _pair_keys(table: CrossGram) -> NDArray[np.int64]:
+    return table.row_levels.astype(np.int64) << 32 | table.column_levels.astype(np.int64)
+
+
+def _to_csr(table: CrossGram, n_rows: int, n_columns: int) -> sparse.csr_array:
+    """Cross-table as a sparse matrix, coefficient by coefficient."""
+    s_k, s_l, _ = table.blocks.shape
+    indptr = np.searchsorted(table.row_levels, np.arange(n_rows + 1))
+    parts = [
+        [
+            sparse.csr_array(
+                (table.blocks[a, b], table.column_levels, indptr), shape=(n_rows, n_columns)
+            )
+            for b in range(s_l)
+        ]
+        for a in range(s_k)
+    ]
+    return parts[0][0] if s_k * s_l == 1 else sparse.block_array(parts, format="csr")
+
+
+def _to_tensorflow(matrix: sparse.csr_array) -> Any:
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    return tf.raw_ops.SparseTensorToCSRSparseMatrix(
+        indices=np.column_stack([rows, matrix.indices]).astype(np.int64, copy=False),
+        values=matrix.data,
+        dense_shape=np.array(matrix.shape, np.int64),
+    )
+
+
+def _product(matrix: Any, x: Any) -> Any:
+    """Sparse matrix (s_a L_a, s_b L_b) times vectors (s_b L_b, c)."""
+    return tf.raw_ops.SparseMatrixMatMul(a=matrix, b=x)
+
+
+def _block_times(blocks: Any, x: Any) -> Any:
+    """Blocks (a, b, L) times vectors (b, L, c), level by level."""
+    return tf.add_n([blocks[:, b, :, None] * x[b][None] for b in range(blocks.shape[1])])
+
+
+def _block_transposed_times(blocks: Any, x: Any) -> Any:
+    return _block_times(tf.transpose(blocks, [1, 0, 2]), x)
+
+
+def joined(x: Any) -> Any:
+    """(s, L, c) as (s L, c)."""
+    return tf.reshape(x, [x.shape[0] * x.shape[1], x.shape[2]])
+
+
+def _sum_by_parent(x: Any, parents: Any, n_parents: int) -> Any:
+    """Sum vectors (s, L, c) over the levels of each parent."""
+    return tf.stack([tf.math.unsorted_segment_sum(part, parents, n_parents) for part in x])
+
+
+def eliminate(chain: tuple[EliminatedTerm, ...], T: list[Any]) -> Elimination:
+    """Eliminate nested terms in turn; each stays block-diagonal."""
+    own = [term.own for term in chain]
+    links = [term.links for term in chain]
+    values = [tuple(crossing.values for crossing in term.crossings) for term in chain]
+    inverses, W = [], []
+    log_det = tf.zeros([], tf.float64)
+    for m, term in enumerate(chain):
+        inverse, log_dets = inverse_and_log_det(spherical(T[m], own[m]))
+        inverses.append(inverse)
+        W.append(_scaled(tf.transpose(T[m]), inverse, tf.transpose(T[m])))
+        log_det += tf.reduce_sum(log_dets)
+        for j, parents in enumerate(term.parents):
+            later = m + 1 + j
+            n_parents = own[later].shape[2]
+            weights = matmul(W[m], links[m][j])
+            own[later] -= segment_sum(matmul_transposed(weights, links[m][j]), parents, n_parents)
+            links[later] = tuple(
+                link - segment_sum(matmul_transposed(weights, mine), parents, n_parents)
+                for link, mine in zip(links[later], links[m][j + 1 :], strict=True)
+            )
+            values[later] = tuple(
+                theirs - _inherited(weights, mine, crossing, j, theirs.shape[2])
+                for theirs, mine, crossing in zip(
+                    values[later], values[m], term.crossings, strict=True
+                )
+            )
+    return Elimination(own, links, values, inverses, W, log_det)
+
+
+def _inherited(weights: Any, values: Any, crossing: Crossing, j: int, n_pairs: int) -> Any:
+    at_pairs = tf.gather(weights, crossing.levels, axis=-1)
+    return segment_sum(matmul_transposed(at_pairs, values), crossing.positions[j], n_pairs)
+
+
+def _scaled(t: Any, blocks: Any, t_columns: Any) -> Any:
+    """``T' B T`` level by level."""
+    return matmul_transposed(t[:, :, None], matmul(blocks, t_columns[:, :, None]))
+
+
+def block_diagonal(system: System, elimination: Elimination, i: int) -> Any:
+    """Diagonal blocks (s, s, L) of one remaining term, ``H`` in ``M = T'HT + I``; unscaled."""
+    own = system.rest[i].own
+    for m, term in enumerate(system.chain):
+        crossing = term.crossings[i]
+        values, W = elimination.values[m][i], elimination.W[m]
+        own -= _eliminated_part(values, W, crossing.levels, crossing.columns, own.shape[2])
+    return own
+
+
+def spherical(T: Any, blocks: Any) -> Any:
+    """``T'HT + I`` level by level."""
+    identity = tf.eye(blocks.shape[0], dtype=tf.float64)[:, :, None]
+    return _scaled(T, blocks, T) + identity
+
+
+def _eliminated_part(values: Any, W: Any, levels: Any, columns: Any, n_levels: int) -> Any:
+    """Sum ``V'WV`` over the pairs of each remaining level.
+
+    In NumPy, since counting into bins takes a third of the time of TensorFlow's segment sums.
+    """
+    n_eliminated = W.shape[2]
+
+    def of_both(values: Any, W: Any) -> Any:
+        V, inner = np.asarray(values), np.asarray(W)
+
+        def at_values(outer: Any) -> Any:
+            turned = np.einsum("cap,abp->cbp", V, np.asarray(outer)[:, :, columns])
+            return tf.constant(2.0 * np.einsum("cdp,dbp->cbp", inner[:, :, levels], turned))
+
+        def at_W(outer: Any) -> Any:
+            V_transposed = V.swapaxes(0, 1)
+            blocks = np.asarray(outer)
+            return tf.constant(_sum_over_pairs(V_transposed, blocks, columns, levels, n_eliminated))
+
+        total = tf.constant(_sum_over_pairs(V, inner, levels, columns, n_levels))
+        return total, at_values, at_W
+
+    def of_data(W: Any) -> Any:
+        total, _, at_W = of_both(values, W)
+        return total, at_W
+
+    def of_variables(values: Any, W: Any) -> Any:
+        total, at_values, at_W = of_both(values, W)
+        return total, lambda outer: (at_values(outer), at_W(outer))
+
+    if isinstance(values, np.ndarray):
+        return tf.custom_gradient(of_data)(W)
+    return tf.custom_gradient(of_variables)(values, W)
+
+
+def _sum_over_pairs(V: Array, blocks: Array, at: Index, to: Index, n_levels: int) -> Array:
+    """Sum ``V' blocks[at] V`` by level `to`, some pairs at a time."""
+    s = V.shape[1]
+    total = np.zeros((s, s, n_levels))
+    for start in range(0, V.shape[2], CHUNK_PAIRS):
+        piece = slice(start, start + CHUNK_PAIRS)
+        turned = np.einsum("cdp,dbp->cbp", blocks[:, :, at[piece]], V[:, :, piece])
+        for a in range(s):
+            for b in range(a + 1):
+                products = np.einsum("cp,cp->p", V[:, a, piece], turned[:, b])
+                total[a, b] += np.bincount(to[piece], products, n_levels)
+    lower = np.tril_indices(s)
+    total[lower[1], lower[0]] = total[lower]
+    return total
+
+
+class Schur:
+    """The Schur complement of the chain at given variances, as an operator."""
+
+    def __init__(
+        self,
+        system: System,
+        elimination: Elimination,
+        T: Sequence[Array],
+        T_inverse: Sequence[Array],
+    ) -> None:
+        self.system, self.elimination = system, elimination
+        n_chain = len(system.chain)
+        self.T_rest = T[n_chain:]
+        self.Sigma_chain = [t @ t.T for t in T[:n_chain]]
+        # (A Sigma + I)^-1, in a form without cancellation.
+        self._R = [
+            _scaled(tf.constant(back), inverse, tf.constant(t.T))
+            for back, inverse, t in zip(T_inverse, elimination.inverses, T, strict=False)
+        ]
+        self.shapes = [(term.own.shape[0], term.own.shape[2]) for term in system.rest]
+
+    def split(self, x: Any) -> list[Any]:
+        """(R, c) as one (s_k, L_k, c) per remaining term."""
+        parts = tf.split(x, [s * L for s, L in self.shapes])
+        return [
+            tf.reshape(part, [s, L, x.shape[1]])
+            for part, (s, L) in zip(parts, self.shapes, strict=True)
+        ]
+
+    def join(self, parts: list[Any]) -> Any:
+        """The inverse of `split`."""
+        return tf.concat([joined(part) for part in parts], 0)
+
+    def scaled(self, x: Any) -> list[Any]:
+        """``T x`` by term."""
+        return [
+            tf.tensordot(t, part, 1) for t, part in zip(self.T_rest, self.split(x), strict=True)
+        ]
+
+    def scaled_back(self, x: list[Any]) -> Any:
+        """``T' x``."""
+        return self.join(
+            [tf.tensordot(t, part, [[0], [0]]) for t, part in zip(self.T_rest, x, strict=True)]
+        )
+
+    def zeros(self, n_columns: int) -> Continued:
+        """Vectors of zeros."""
+        flat = tf.zeros([sum(s * L for s, L in self.shapes), n_columns], tf.float64)
+        chain = [tf.zeros([*R.shape[1:], n_columns], tf.float64) for R in self._R]
+        return Continued(flat, chain, flat, flat)
+
+    def reduced(self, grams: list[Any]) -> tuple[Any, list[Any]]:
+        """Eliminate the chain from right-hand sides ``T'g``.
+
+        Parameters
+        ----------
+        grams : list of (s_k, L_k, c)
+            ``g`` of every term, the chain first.
+
+        Returns
+        -------
+        rhs : (R, c)
+            Right-hand sides of ``S``.
+        chain : list of (s_m, L_m, c)
+            The chain's part ``Sigma^-1 b`` of the solution where the remaining terms are zero.
+        """
+        n_chain = len(self._R)
+        chain = self.chain_solve(grams[:n_chain])
+        taken = self.from_chain(chain)
+        left = [g - part for g, part in zip(grams[n_chain:], taken, strict=True)]
+        return self.scaled_back(left), chain
+
+    def chain_solve(self, g: list[Any]) -> list[Any]:
+        """Solve ``(Z'WZ + Sigma^-1) b = g`` of the chain alone for ``v = Sigma^-1 b``, by term."""
+        v = list(g)
+        links, chain = self.elimination.links, self.system.chain
+        for m, term in enumerate(chain):
+            v[m] = _block_times(self._R[m], v[m])
+            b = tf.tensordot(self.Sigma_chain[m], v[m], 1)
+            for j, parents in enumerate(term.parents):
+                later = m + 1 + j
+                taken = _block_transposed_times(links[m][j], b)
+                v[later] -= _sum_by_parent(taken, parents, v[later].shape[1])
+        for m in reversed(range(len(chain))):
+            for j, parents in enumerate(chain[m].parents):
+                above = tf.tensordot(self.Sigma_chain[m + 1 + j], v[m + 1 + j], 1)
+                link_times = _block_times(links[m][j], tf.gather(above, parents, axis=1))
+                v[m] -= _block_times(self._R[m], link_times)
+        return v
+
+    def to_chain(self, b: list[Any]) -> list[Any]:
+        """``Z_c'W Z_r b`` for vectors of the remaining terms."""
+        return [
+            tf.reshape(
+                tf.add_n(
+                    [
+                        _product(crossing.matrix, joined(part))
+                        for crossing, part in zip(term.crossings, b, strict=True)
+                    ]
+                ),
+                [*term.own.shape[1:], -1],
+            )
+            for term in self.system.chain
+        ]
+
+    def from_chain(self, v: list[Any]) -> list[Any]:
+        """``Z_r'W Z_c b`` for vectors ``v = Sigma^-1 b`` of the chain."""
+        b = [joined(tf.tensordot(S, x, 1)) for S, x in zip(self.Sigma_chain, v, strict=True)]
+        return [
+            tf.reshape(
+                tf.add_n(
+                    [
+                        _product(term.crossings[i].transposed, part)
+                        for term, part in zip(self.system.chain, b, strict=True)
+                    ]
+                ),
+                [s, L, -1],
+            )
+            for i, (s, L) in enumerate(self.shapes)
+        ]
+
+    def rest_gram(self, b: list[Any]) -> list[Any]:
+        """``Z_r'W Z_r b``, unscaled."""
+        out = [_block_times(term.own, part) for term, part in zip(self.system.rest, b, strict=True)]
+        for (i, j), matrix in self.system.between.items():
+            out[i] += tf.reshape(_product(matrix, joined(b[j])), out[i].shape)
+        return out
+
+    def __call__(self, x: Any) -> Continued:
+        """Continue vectors (R, c) into the chain and apply ``S``."""
+        b = self.scaled(x)
+        chain = [-part for part in self.chain_solve(self.to_chain(b))]
+        gram = [
+            mine + theirs
+            for mine, theirs in zip(self.rest_gram(b), self.from_chain(chain), strict=True)
+        ]
+        return Continued(x, chain, self.join(gram), x + self.scaled_back(gram))
+
+
+def gram_times(system: System, w: list[Any]) -> list[Any]:
+    """``Z'WZ w``, unscaled, for vectors of every term."""
+    n_chain = len(system.chain)
+    chain, rest = w[:n_chain], w[n_chain:]
+    out = [_block_times(term.own, x) for term, x in zip(system.terms, w, strict=True)]
+    for m, term in enumerate(system.chain):
+        for j, (parents, link) in enumerate(zip(term.parents, term.links, strict=True)):
+            later = m + 1 + j
+            out[m] += _block_times(link, tf.gather(chain[later], parents, axis=1))
+            up = _block_transposed_times(link, chain[m])
+            out[later] += _sum_by_parent(up, parents, out[later].shape[1])
+        for i, crossing in enumerate(term.crossings):
+            on_chain = _product(crossing.matrix, joined(rest[i]))
+            on_rest = _product(crossing.transposed, joined(chain[m]))
+            out[m] += tf.reshape(on_chain, out[m].shape)
+            out[n_chain + i] += tf.reshape(on_rest, out[n_chain + i].shape)
+    for (i, j), matrix in system.between.items():
+        out[n_chain + i] += tf.reshape(_product(matrix, joined(rest[j])), rest[i].shape)
+    return out
+
+
+class Diagonal:
+    """Diagonal blocks ``M = T'HT + I`` of ``S``: preconditioner and control variate."""
+
+    def __init__(self, schur: Schur, unscaled: list[Any], blocks: list[Any]) -> None:
+        self._schur = schur
+        self._unscaled = unscaled
+        self.blocks = blocks
+        self.inverses, log_dets = zip(*map(inverse_and_log_det, blocks), strict=True)
+        self.log_det = float(sum(tf.reduce_sum(x) for x in log_dets))
+
+    def solve(self, x: Any) -> Any:
+        """``M^-1 x`` for vectors (R, c)."""
+        return self._blockwise(self.inverses, x)
+
+    def times(self, x: Any) -> Any:
+        """``M x``."""
+        return self._blockwise(self.blocks, x)
+
+    def lacks(self, x: Continued) -> Any:
+        """``(M - S) x``, without cancellation where a variance is next to zero."""
+        grams = list(map(_block_times, self._unscaled, self._schur.scaled(x.rest)))
+        of_S = self._schur.split(x.gram)
+        return self._schur.scaled_back([a - b for a, b in zip(grams, of_S, strict=True)])
+
+    def whitened(self, r: Any) -> Any:
+        """``L'^-1 r`` with ``M = L L'``: of covariance ``M^-1`` where that of r is the identity."""
+        parts = []
+        for block, part in zip(self.blocks, self._schur.split(r), strict=True):
+            chol = tf.linalg.cholesky(tf.transpose(block, [2, 0, 1]))
+            solved = tf.linalg.triangular_solve(chol, tf.transpose(part, [1, 0, 2]), adjoint=True)
+            parts.append(tf.transpose(solved, [1, 0, 2]))
+        return self._schur.join(parts)
+
+    def _blockwise(self, blocks: Sequence[Any], x: Any) -> Any:
+        parts = self._schur.split(x)
+        return self._schur.join(list(map(_block_times, blocks, parts)))

@@ -1,0 +1,79 @@
+"""Which engine solves a problem, by predicted work and memory."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from .._crossproducts import CrossProducts
+from .._solution import Engine
+from .blocks import Layout, choose_layout
+from .exact import prepare
+from .iterative import IterativeEngine
+
+EXACT_FLOPS = 3e10  # of a factorisation, about two seconds on two cores
+DENSE_COPIES = 4  # matrices of the corner's size that the exact engine holds at once
+
+
+def prepare_engine(
+    crossproducts: CrossProducts,
+    *,
+    reml: bool,
+    solver: str,
+    n_probes: int,
+    random_state: np.random.RandomState,
+) -> Engine:
+    """Choose an engine and hand it the Gram blocks.
+
+    Parameters
+    ----------
+    crossproducts : CrossProducts
+        Gram blocks.
+    reml : bool
+        Whether determinant and traces belong to REML or to ML.
+    solver : {"auto", "exact", "iterative"}
+        "auto" is exact where its dense corner is a matter of seconds. Nested terms are always
+        eliminated exactly, so that nothing is left to iterate without crossed ones.
+    n_probes : int
+        Random probes of the iterative engine.
+    random_state : numpy.random.RandomState
+        Draws the probes.
+
+    Returns
+    -------
+    Engine
+
+    Raises
+    ------
+    MemoryError
+        If solver="exact" needs more memory than the machine has.
+    """
+    layout = choose_layout(crossproducts)
+    order = _corner_order(crossproducts, layout)
+    if layout.rest and (
+        solver == "iterative" or (solver == "auto" and float(order) ** 3 > EXACT_FLOPS)
+    ):
+        iterative = IterativeEngine(
+            crossproducts, layout, reml=reml, n_probes=n_probes, random_state=random_state
+        )
+        return Engine("iterative", iterative, iterative)
+    needed = 8.0 * DENSE_COPIES * float(order) ** 2
+    if needed > _physical_memory():
+        raise MemoryError(
+            f"solver='exact' factorises a dense matrix of order {order:,} here, which takes about "
+            f"{needed / 2**30:,.0f} GiB. Use solver='iterative' or 'auto'."
+        )
+    return Engine("exact", prepare(crossproducts, reml=reml))
+
+
+def _corner_order(crossproducts: CrossProducts, layout: Layout) -> int:
+    terms = (crossproducts.terms[k] for k in layout.rest)
+    return len(crossproducts.fixed) + sum(term.n_coefficients * term.n_levels for term in terms)
+
+
+def _physical_memory() -> float:
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):  # not told on this system
+        return np.inf

@@ -1,0 +1,289 @@
+"""The iterative engine against the exact one: solutions, traces, determinant, work."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from reference import random_problem
+from sklearn.exceptions import ConvergenceWarning
+
+from sklearn_mackay import MacKayMixedRegressor
+from sklearn_mackay._solution import Variances
+from sklearn_mackay.kernels import engine, exact, iterative, krylov
+from sklearn_mackay.kernels.blocks import choose_layout
+
+SOLVED = 1e-8  # relative, for conjugate gradients with a residual of 1e-11
+MANY_ERRORS = 5.0  # standard errors; a sound estimate is further off once in two million times
+
+STRUCTURES = {
+    "2 crossed": {"levels": (40, 25)},
+    "2 crossed, slopes on the larger": {"levels": (40, 25), "coefficients": (2, 1)},
+    "2 crossed, slopes on the smaller": {"levels": (40, 25), "coefficients": (1, 2), "p": 3},
+    "2 crossed, slopes on both": {"levels": (40, 25), "coefficients": (2, 2), "weighted": True},
+    "2 crossed, diagonal": {"levels": (40, 25), "coefficients": (2, 2), "diagonal": True},
+    "3 crossed": {"levels": (60, 40, 30)},
+    "3 crossed, slopes": {"levels": (60, 40, 30), "coefficients": (1, 2, 2)},
+    "nested within crossed": {"levels": (50, 10, 20), "coarsens": (None, 0, None)},
+    "nested, slopes": {
+        "levels": (60, 12, 20),
+        "coefficients": (2, 1, 2),
+        "coarsens": (None, 0, None),
+    },
+    "ridge": {"levels": (40, 25), "p": 4, "n_penalized": 2},
+    "no fixed part": {"levels": (40, 25), "p": 0},
+}
+
+
+@pytest.fixture
+def tight(monkeypatch):
+    """Solve as exactly as rounding lets."""
+    monkeypatch.setattr(iterative, "LOOSEST", 1e-11)
+    monkeypatch.setattr(iterative, "TIGHTEST", 1e-11)
+    monkeypatch.setattr(iterative, "INFORMATION_TOLERANCE", 1e-8)
+
+
+def iterative_engine(crossproducts, *, n_probes=32, reml=True, seed=0):
+    return iterative.IterativeEngine(
+        crossproducts,
+        choose_layout(crossproducts),
+        reml=reml,
+        n_probes=n_probes,
+        random_state=np.random.RandomState(seed),
+    )
+
+
+def deficient(variances: Variances) -> Variances:
+    """The same with the least variance of each covariance at zero."""
+    Sigma = []
+    for S in variances.Sigma:
+        values, vectors = np.linalg.eigh(S)
+        Sigma.append((vectors * np.append(0.0, values[1:])) @ vectors.T)
+    return Variances(variances.sigma2, tuple(Sigma))
+
+
+def assert_close(actual, expected, *, rtol=SOLVED, err_msg=""):
+    scale = np.max(np.abs(expected), initial=0.0)
+    assert_allclose(actual, expected, rtol=0, atol=rtol * scale, err_msg=err_msg)
+
+
+@pytest.mark.parametrize("small", [0, 64], ids=["all iterated", "small terms exact"])
+@pytest.mark.parametrize("singular", [False, True], ids=["regular", "singular"])
+@pytest.mark.parametrize("reml", [True, False], ids=["REML", "ML"])
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_equals_the_exact_engine(rng, tight, monkeypatch, structure, reml, singular, small):
+    monkeypatch.setattr(iterative, "SMALL", small)
+    problem = random_problem(rng, n=900, **STRUCTURES[structure])
+    crossproducts = problem.crossproducts()
+    variances = deficient(problem.variances) if singular else problem.variances
+    expected = exact.prepare(crossproducts, reml=reml)(variances)
+    solve = iterative_engine(crossproducts, reml=reml)
+    solution = solve(variances)
+    assert solution.finite
+    assert solution.solved
+    assert solution.log_det is None
+    assert solution.n_levels == expected.n_levels
+    for name in ("beta", "beta_cov", "information", "yPy"):
+        assert_close(getattr(solution, name), getattr(expected, name), err_msg=name)
+    for name in ("b", "vv"):
+        for actual, desired in zip(getattr(solution, name), getattr(expected, name), strict=True):
+            assert_close(actual, desired, err_msg=name)
+    samples = solve.trace_samples(variances)
+    for actual, desired, sample in zip(solution.N, expected.N, samples, strict=True):
+        error = np.std(sample, axis=0, ddof=1) / np.sqrt(len(sample))
+        assert np.all(
+            np.abs(actual - desired) <= MANY_ERRORS * error + SOLVED * np.max(np.abs(desired))
+        )
+    log_det, error = solve.log_det(variances)
+    assert abs(log_det - expected.log_det) <= MANY_ERRORS * error + SOLVED * len(problem.y)
+
+
+def test_traces_are_the_mean_of_their_samples(rng, tight):
+    problem = random_problem(rng, n=900, levels=(40, 25), coefficients=(2, 2))
+    few, many = (iterative_engine(problem.crossproducts(), n_probes=c) for c in (4, 400))
+    errors = []
+    for solve in (few, many):
+        samples = solve.trace_samples(problem.variances)
+        errors.append([np.std(part, axis=0, ddof=1) / np.sqrt(len(part)) for part in samples])
+    for coarse, fine in zip(*errors, strict=True):
+        assert np.all(np.trace(fine) < 0.3 * np.trace(coarse))
+
+
+def test_more_probes_are_added_to_those_there(rng, tight):
+    problem = random_problem(rng, n=900, levels=(40, 25))
+    together, in_turn = (iterative_engine(problem.crossproducts(), n_probes=c) for c in (12, 4))
+    in_turn(problem.variances)
+    in_turn.add_probes(8)
+    samples = [solve.trace_samples(problem.variances) for solve in (together, in_turn)]
+    assert [len(part) for part in samples[1]] == [12, 12]
+    assert_close(in_turn(problem.variances).beta, together(problem.variances).beta)
+
+
+def test_a_small_term_leaves_the_others_loosely_coupled(rng):
+    # A factor of 8 levels ties all levels of the others together.
+    problem = random_problem(rng, n=4000, levels=(300, 200, 8))
+    solve = iterative_engine(problem.crossproducts(), n_probes=4)
+    solution = solve(problem.variances)
+    expected = exact.prepare(problem.crossproducts(), reml=True)(problem.variances)
+    assert solve.n_products < 20
+    assert_close(solution.N[2], expected.N[2], rtol=1e-3)
+
+
+def crossed(rng, n, *, n_levels=(300, 200)):
+    """Rows of two crossed factors with uneven counts, and two features."""
+    codes = [np.minimum((L * rng.random(n) ** 1.5).astype(int), L - 1) for L in n_levels]
+    x = rng.normal(size=(n, 2))
+    y = 3.5 + x @ [0.1, -0.2] + rng.normal(size=n) * np.sqrt(0.75)
+    for code, L, variance in zip(codes, n_levels, (0.2, 0.3), strict=True):
+        y += rng.normal(size=L)[code] * np.sqrt(variance)
+    return np.column_stack([*codes, x]), y
+
+
+def fitted(X, y, **parameters):
+    return MacKayMixedRegressor(groups=[0, 1], **parameters).fit(X, y)
+
+
+def test_estimates_agree_with_the_exact_engine(rng):
+    X, y = crossed(rng, 20_000)
+    expected = fitted(X, y, solver="exact")
+    model = fitted(X, y, solver="iterative", random_state=0)
+    assert (expected.solver_, model.solver_) == ("exact", "iterative")
+    assert model.converged_
+    assert_allclose(model.coef_, expected.coef_, rtol=0, atol=0.01 * min(expected.coef_std_))
+    for name, L in (("x0", 300), ("x1", 200)):
+        variance, error = model.variance_components_[name], model.variance_mc_error_[name]
+        std = variance * np.sqrt(2 / L)
+        assert 0 < error <= 0.05 * std
+        assert abs(variance - expected.variance_components_[name]) <= MANY_ERRORS * error
+        assert_allclose(
+            model.random_effects_[name],
+            expected.random_effects_[name],
+            rtol=0,
+            atol=0.01 * np.sqrt(variance),
+        )
+    error = model.log_likelihood_mc_error_
+    assert 0 < error < 2
+    assert abs(model.log_likelihood_ - expected.log_likelihood_) <= MANY_ERRORS * error
+    last, same = (fit.history_[-1]["deviance"] for fit in (model, expected))
+    assert abs(last - same) <= 2 * MANY_ERRORS * error
+    assert expected.variance_mc_error_ == {"x0": 0.0, "x1": 0.0, "residual": 0.0}
+    assert expected.log_likelihood_mc_error_ == 0.0
+
+
+@pytest.mark.parametrize("method", ["ml", "mackay", "quick"])
+def test_every_method_runs_on_either_engine(rng, method):
+    X, y = crossed(rng, 5_000, n_levels=(80, 50))
+    expected, model = (
+        fitted(X, y, solver=solver, method=method, random_state=0)
+        for solver in ("exact", "iterative")
+    )
+    for name in ("x0", "x1", "residual"):
+        assert_allclose(
+            model.variance_components_[name], expected.variance_components_[name], rtol=5e-3
+        )
+
+
+def test_random_state_makes_fits_repeatable(rng):
+    X, y = crossed(rng, 5_000)
+    one, same, other = (
+        fitted(X, y, solver="iterative", random_state=seed).variance_components_
+        for seed in (1, 1, 2)
+    )
+    assert one == same
+    assert one != other
+
+
+def test_probes_are_added_until_their_error_is_small(rng):
+    # Two rows a level: the factors' levels depend on each other strongly.
+    n = 600
+    X = np.column_stack([rng.permutation(np.arange(n) % 300), rng.permutation(np.arange(n) % 290)])
+    y = rng.normal(size=300)[X[:, 0]] + rng.normal(size=290)[X[:, 1]] + 0.5 * rng.normal(size=n)
+    model = fitted(X, y, solver="iterative", n_probes=2, random_state=0)
+    expected = fitted(X, y, solver="exact")
+    for name in ("x0", "x1"):
+        std = expected.variance_components_[name] * np.sqrt(2 / 300)
+        assert model.variance_mc_error_[name] <= 0.05 * 2 * std
+        difference = model.variance_components_[name] - expected.variance_components_[name]
+        assert abs(difference) <= 0.25 * std
+
+
+def test_products_do_not_grow_with_the_rows(rng):
+    counts = []
+    for n in (10_000, 40_000, 160_000):
+        X, y = crossed(rng, n, n_levels=(n // 20, n // 50))
+        model = fitted(X, y, solver="iterative", random_state=0)
+        assert model.converged_
+        counts.append(model.n_products_)
+    assert max(counts) <= min(counts) + 8
+    assert max(counts) <= 60
+
+
+def test_a_chain_of_levels_converges(rng):
+    # Each level of one factor meets two neighbours of the other: the worst of graphs.
+    n = 2_000
+    X = np.column_stack([np.arange(n) // 2, (np.arange(n) + 1) // 2])
+    X = np.repeat(X, 4, axis=0)
+    y = rng.normal(size=n)[X[:, 0]] + rng.normal(size=n)[X[:, 1]] + 0.3 * rng.normal(size=4 * n)
+    expected = fitted(X, y, solver="exact")
+    model = fitted(X, y, solver="iterative", random_state=0)
+    assert model.converged_
+    for name in ("x0", "x1"):
+        std = expected.variance_components_[name] * np.sqrt(2 / 1000)
+        difference = model.variance_components_[name] - expected.variance_components_[name]
+        assert abs(difference) <= 0.3 * std
+
+
+def test_gradients_that_do_not_converge_are_reported(rng, monkeypatch):
+    monkeypatch.setattr(krylov, "MAX_PRODUCTS", 1)
+    X, y = crossed(rng, 2_000, n_levels=(80, 50))
+    with pytest.warns(ConvergenceWarning, match="Conjugate gradients did not converge"):
+        model = fitted(X, y, solver="iterative", random_state=0, max_iter=3)
+    assert not model.converged_
+
+
+def test_quadrature_is_exact_after_as_many_products_as_unknowns(rng):
+    A = rng.normal(size=(6, 6))
+    A = A @ A.T + np.eye(6)
+    r = rng.choice([-1.0, 1.0], size=(6, 3))
+
+    def apply(x):
+        return krylov.Continued(x, [], x, A @ x)
+
+    zero = krylov.Continued(np.zeros_like(r), [], np.zeros_like(r), np.zeros_like(r))
+    found = krylov.conjugate_gradients(apply, lambda x: x, r, zero, 1e-14)
+    assert_allclose(found.solution.rest, np.linalg.solve(A, r), rtol=1e-9)
+    values, vectors = np.linalg.eigh(A)
+    log_A = (vectors * np.log(values)) @ vectors.T
+    expected = np.einsum("ic,ij,jc->c", r, log_A, r)
+    assert_allclose(krylov.log_quadrature(found.lengths, found.ratios, 6), expected, rtol=1e-8)
+
+
+def test_auto_takes_the_exact_engine_where_it_is_fast(rng, monkeypatch):
+    X, y = crossed(rng, 2_000, n_levels=(80, 50))
+    assert fitted(X, y).solver_ == "exact"
+    monkeypatch.setattr(engine, "EXACT_FLOPS", 1e4)
+    assert fitted(X, y, random_state=0).solver_ == "iterative"
+
+
+def test_nothing_is_iterated_where_factors_are_nested(rng):
+    codes = np.arange(600) % 60
+    X = np.column_stack([codes, codes // 6])
+    y = rng.normal(size=60)[codes] + rng.normal(size=10)[codes // 6] + rng.normal(size=600)
+    assert fitted(X, y, solver="iterative").solver_ == "exact"
+
+
+def test_an_exact_problem_beyond_the_memory_is_refused(rng, monkeypatch):
+    X, y = crossed(rng, 2_000, n_levels=(80, 50))
+    monkeypatch.setattr(engine, "_physical_memory", lambda: 1e4)
+    with pytest.raises(MemoryError, match="dense matrix of order 54 here.*solver='iterative'"):
+        fitted(X, y, solver="exact")
+
+
+def test_monte_carlo_errors_are_those_of_repeated_fits(rng):
+    # The error that one fit states is the spread of fits with other probes.
+    X, y = crossed(rng, 3_000, n_levels=(150, 120))
+    models = [fitted(X, y, solver="iterative", random_state=seed) for seed in range(12)]
+    for name in ("x0", "x1"):
+        spread = np.std([m.variance_components_[name] for m in models], ddof=1)
+        stated = np.sqrt(np.mean([m.variance_mc_error_[name] ** 2 for m in models]))
+        assert 0.4 < spread / stated < 2.5
