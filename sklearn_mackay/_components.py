@@ -45,7 +45,7 @@ class Component:
 
     name: str
     coefficients: tuple[str, ...]
-    codes: NDArray[np.intp]
+    codes: NDArray[np.integer[Any]]
     n_levels: int
     identified: tuple[int, ...]
     diagonal: bool
@@ -86,7 +86,7 @@ class Component:
 def make_component(
     name: str,
     coefficients: tuple[str, ...],
-    codes: NDArray[np.intp],
+    codes: NDArray[np.integer[Any]],
     n_levels: int,
     slopes: Array,
     weights: Array,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ._design import Term, row_scaled, to_dense
+from ._design import Term, row_blocks, row_scaled, to_dense
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int32]
@@ -144,40 +144,81 @@ def build_crossproducts(
     -------
     CrossProducts
     """
-    Xy = sparse.hstack([X, y[:, None]]).tocsr() if sparse.issparse(X) else np.column_stack([X, y])
-    weighted = row_scaled(Xy, weights)
-    Z = [term.Z() for term in terms]
-    cross = {}
-    for k in range(len(terms)):
-        WZk = row_scaled(Z[k], weights)
-        for l in range(k + 1, len(terms)):
-            blocksize = (terms[k].n_coefficients, terms[l].n_coefficients)
-            table = (WZk.T @ Z[l]).tobsr(blocksize)
-            table.sort_indices()
-            rows = np.repeat(np.arange(terms[k].n_levels), np.diff(table.indptr))
-            cross[k, l] = CrossGram(
-                rows.astype(np.int32),
-                table.indices.astype(np.int32),
-                np.ascontiguousarray(np.moveaxis(table.data, 0, -1)),
-            )
+    cross = {
+        (k, l): _cross_gram(terms[k], terms[l], weights)
+        for k in range(len(terms))
+        for l in range(k + 1, len(terms))
+    }
+    if sparse.issparse(X):
+        Xy = sparse.hstack([X, y[:, None]]).tocsr()
+        weighted = row_scaled(Xy, weights)
+        fixed = to_dense(Xy.T @ weighted)
+        on_fixed = [_sparse_fixed(term, weighted) for term in terms]
+    else:
+        fixed, on_fixed = _dense_fixed(terms, X, y, weights)
     return CrossProducts(
         terms=tuple(
-            _term_gram(term, Zk, weighted, weights) for term, Zk in zip(terms, Z, strict=True)
+            TermGram(_own(term, weights), on_X, term.diagonal)
+            for term, on_X in zip(terms, on_fixed, strict=True)
         ),
         cross=cross,
-        fixed=to_dense(Xy.T @ weighted),
+        fixed=fixed,
         penalty=penalty,
         n=n,
         sum_log_weights=sum_log_weights,
     )
 
 
-def _term_gram(term: Term, Z: sparse.csr_array, weighted: Any, weights: Array) -> TermGram:
+def _cross_gram(k: Term, l: Term, weights: Array) -> CrossGram:
+    shape = (k.n_levels, l.n_levels)
+    blocks = []
+    for a in range(k.n_coefficients):
+        row = []
+        for b in range(l.n_coefficients):
+            product = weights * k.columns[a] * l.columns[b]
+            # Summing duplicates keeps zeros, so that all coefficients have one pattern.
+            table = sparse.coo_array((product, (k.codes, l.codes)), shape=shape).tocsr()
+            row.append(table.data)
+        blocks.append(row)
+    return CrossGram(
+        np.repeat(np.arange(k.n_levels, dtype=np.int32), np.diff(table.indptr)),
+        table.indices.astype(np.int32, copy=False),
+        np.array(blocks),
+    )
+
+
+def _own(term: Term, weights: Array) -> Array:
+    """``Z_k'WZ_k`` of shape (s, s, L)."""
     s, L = term.n_coefficients, term.n_levels
-    own = np.empty((s, s, L))
+    own = np.zeros((s, s, L))
+    for rows in row_blocks(len(weights)):
+        for a in range(s):
+            for b in range(a + 1):
+                product = weights[rows] * term.columns[a, rows] * term.columns[b, rows]
+                own[a, b] += np.bincount(term.codes[rows], product, minlength=L)
     for a in range(s):
-        for b in range(a + 1):
-            product = weights * term.columns[a] * term.columns[b]
-            own[a, b] = own[b, a] = np.bincount(term.codes, product, minlength=L)
-    fixed = to_dense(Z.T @ weighted).reshape(L, s, -1)
-    return TermGram(own, np.ascontiguousarray(fixed.transpose(1, 2, 0)), term.diagonal)
+        own[:a, a] = own[a, :a]
+    return own
+
+
+def _dense_fixed(
+    terms: Sequence[Term], X: Array, y: Array, weights: Array
+) -> tuple[Array, list[Array]]:
+    """``[X y]'W[X y]``, and ``Z_k'W[X y]`` of shape (s, P, L) of each term."""
+    P = X.shape[1] + 1
+    fixed = np.zeros((P, P))
+    on_terms = [np.zeros((term.n_coefficients, P, term.n_levels)) for term in terms]
+    for rows in row_blocks(len(y)):
+        Xy = np.column_stack([X[rows], y[rows]])
+        weighted = Xy * weights[rows, None]
+        fixed += Xy.T @ weighted
+        for term, total in zip(terms, on_terms, strict=True):
+            for a, j in np.ndindex(*total.shape[:2]):
+                product = weighted[:, j] * term.columns[a, rows]
+                total[a, j] += np.bincount(term.codes[rows], product, minlength=term.n_levels)
+    return fixed, on_terms
+
+
+def _sparse_fixed(term: Term, weighted: Any) -> Array:
+    on_fixed = to_dense(term.Z().T @ weighted).reshape(term.n_levels, term.n_coefficients, -1)
+    return np.ascontiguousarray(on_fixed.transpose(1, 2, 0))

@@ -16,6 +16,8 @@ from scipy import sparse
 
 Array = NDArray[np.float64]
 
+BLOCK_ROWS = 2**20  # rows at once, 8 MiB a column
+
 
 @dataclass(frozen=True)
 class Term:
@@ -36,7 +38,7 @@ class Term:
         Whether the covariance is restricted to its diagonal.
     """
 
-    codes: NDArray[np.intp]
+    codes: NDArray[np.integer[Any]]
     n_levels: int
     columns: Array
     transform: Array
@@ -58,7 +60,7 @@ class Term:
 
 
 def make_term(
-    codes: NDArray[np.intp],
+    codes: NDArray[np.integer[Any]],
     n_levels: int,
     slopes: Array,
     weights: Array,
@@ -90,6 +92,9 @@ def make_term(
     -------
     Term
     """
+    if not slopes.shape[1]:
+        ones = np.broadcast_to(1.0, (int(intercept), len(codes)))  # no memory
+        return Term(codes, n_levels, ones, np.eye(int(intercept)), diagonal)
     center = np.zeros(slopes.shape[1])
     if intercept and not diagonal:
         center = np.average(slopes, axis=0, weights=weights)
@@ -104,11 +109,25 @@ def make_term(
     return Term(codes, n_levels, np.ascontiguousarray(columns), transform, diagonal)
 
 
+def row_blocks(n_rows: int) -> list[slice]:
+    """Slices of rows, so that what is made of one of them stays small."""
+    return [slice(start, start + BLOCK_ROWS) for start in range(0, n_rows, BLOCK_ROWS)]
+
+
+def largest_entry(columns: Array) -> Array:
+    """``max |x|`` by column, 0.0 where there are no rows."""
+    highest, lowest = np.max(columns, axis=0, initial=0.0), np.min(columns, axis=0, initial=0.0)
+    return np.asarray(np.maximum(highest, -lowest))
+
+
 def root_mean_square(columns: Array, weights: Array) -> Array:
     """``sqrt(sum w x^2 / sum w)`` by column, without overflow; 1.0 for a column of zeros."""
-    largest = np.max(np.abs(columns), axis=0, initial=0.0)
-    unit = columns / np.where(largest > 0, largest, 1.0)
-    rms = largest * np.sqrt(np.average(unit**2, axis=0, weights=weights))
+    largest = largest_entry(columns)
+    unit = np.where(largest > 0, largest, 1.0)
+    total = np.zeros(columns.shape[1])
+    for rows in row_blocks(len(columns)):
+        total += weights[rows] @ (columns[rows] / unit) ** 2
+    rms = largest * np.sqrt(total / np.sum(weights))
     return np.where(rms > 0, rms, 1.0)
 
 
@@ -124,14 +143,14 @@ def to_dense(matrix: Any) -> Array:
     return np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix)
 
 
-def varies_within_levels(codes: NDArray[np.intp], n_levels: int, column: Array) -> bool:
+def varies_within_levels(codes: NDArray[np.integer[Any]], n_levels: int, column: Array) -> bool:
     """Whether `column` takes two values in any one level."""
     first = np.empty(n_levels)
     first[codes] = column
     return bool(np.any(first[codes] != column))
 
 
-def random_part(codes: NDArray[np.intp], columns: Array, effects: Array) -> Array:
+def random_part(codes: NDArray[np.integer[Any]], columns: Array, effects: Array) -> Array:
     """``Z b`` of one term by lookup; a code of -1 has no effect.
 
     Parameters

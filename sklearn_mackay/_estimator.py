@@ -255,11 +255,11 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
             array_factors=names,
         )
         options = self._read_options(roles)
-        rows = weights > 0
+        rows = _counted(weights)
         groupings, components = self._build_components(table, roles, arrays, weights, options)
         fixed = table.numeric(roles.fixed, copy=self.copy_X)
         estimates = fit_model(
-            fixed if rows.all() else fixed[rows],
+            fixed if isinstance(rows, slice) else fixed[rows],
             y[rows],
             weights[rows],
             components,
@@ -409,7 +409,7 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
         options: Options,
     ) -> tuple[list[Grouping], list[Component]]:
         """Learn the levels of each factor on the rows of positive weight, and build its term."""
-        rows = weights > 0
+        rows = _counted(weights)
         groupings, components = [], []
         for i, factor in enumerate(roles.factors):
             labels = [arrays[i]] if arrays else [table.labels(c) for c in factor.columns]
@@ -600,7 +600,7 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
             if factor.name in chosen
         ]
 
-    def _encode(self, grouping: Grouping, labels: Sequence[Labels]) -> NDArray[np.intp]:
+    def _encode(self, grouping: Grouping, labels: Sequence[Labels]) -> NDArray[np.integer[Any]]:
         codes = encode(grouping, labels)
         if self.unknown_groups == "error":
             unseen = unseen_labels(codes, labels)
@@ -618,6 +618,12 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
                 stacklevel=3,
             )
         return codes
+
+
+def _counted(weights: Array) -> slice | NDArray[np.bool_]:
+    """Rows of positive weight; where that is all of them a slice, which copies nothing."""
+    positive = weights > 0
+    return slice(None) if positive.all() else positive
 
 
 def _by_factor(matrices: Mapping[str, Array]) -> dict[str, float | Array]:

@@ -7,7 +7,7 @@ with ``y`` regressed on ``X`` first, ``y'Py`` is no difference of large numbers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 from scipy.sparse.linalg import norm as sparse_norm
 
-from ._design import root_mean_square, row_scaled, to_dense
+from ._design import largest_entry, root_mean_square, row_blocks, row_scaled, to_dense
 
 Array = NDArray[np.float64]
 
@@ -58,6 +58,10 @@ class FixedPart:
     dropped: NDArray[np.intp]
     condition: float
 
+    def without_rows(self) -> FixedPart:
+        """What is left to know once the Gram blocks are built."""
+        return replace(self, X=self.X[:0].copy(), y=self.y[:0].copy())
+
     def coefficients(self, beta: Array) -> Array:
         """Intercept and coefficients (1 + p,) for internal ``beta`` of the reduced response."""
         return np.asarray(self.to_coefficients @ (self.offset + beta))
@@ -98,7 +102,7 @@ def build_fixed_part(
     is_sparse = sparse.issparse(X)
     center = np.zeros(p)
     if fit_intercept and not is_sparse and p:
-        center = np.average(X, axis=0, weights=weights)
+        center = _mean(X, weights)
     columns = X if is_sparse else _centered(X, center, weights)
     scale = _sparse_scale(X) if is_sparse else root_mean_square(columns, weights)
     kept, condition = np.arange(p), 1.0
@@ -133,15 +137,19 @@ def build_fixed_part(
     )
 
 
+def _mean(X: Array, weights: Array) -> Array:
+    return np.asarray(weights @ X / np.sum(weights))
+
+
 def _centered(X: Array, center: Array, weights: Array) -> Array:
     """``X - center``, in place where it may be, exactly zero where a column is constant."""
-    largest = np.max(np.abs(X), axis=0, initial=0.0)
+    largest = largest_entry(X)
     columns = np.subtract(X, center, out=X if X.flags.writeable else None)
     if np.any(center):
         constant = root_mean_square(columns, weights) <= CONSTANT * largest
         columns[:, constant] = 0.0
         # Rounding of a large mean would leave the columns a common direction more.
-        columns -= np.average(columns, axis=0, weights=weights)
+        columns -= _mean(columns, weights)
     return columns
 
 
@@ -168,11 +176,15 @@ def _assemble(
     coefficients = np.zeros(len(penalty))
     residual = y
     if len(free):
-        gram = to_dense(X[:, free].T @ row_scaled(X[:, free], weights))
+        X_free = X if len(free) == X.shape[1] else X[:, free]
+        gram = sum(
+            to_dense(X_free[rows].T @ row_scaled(X_free[rows], weights[rows]))
+            for rows in row_blocks(len(y))
+        )
         # A second pass removes what rounding of a large offset left in the first.
         for _ in range(2):
-            delta = linalg.lstsq(gram, X[:, free].T @ (weights * residual))[0]
-            residual = residual - X[:, free] @ delta
+            delta = linalg.lstsq(gram, X_free.T @ (weights * residual))[0]
+            residual = residual - X_free @ delta
             coefficients[free] += delta
     return residual, coefficients, penalty, X, to_coefficients
 
@@ -184,8 +196,12 @@ def _orthonormal_basis(
     p = columns.shape[1]
     if p == 0:
         return np.zeros((0, 0)), np.arange(0), 1.0
-    root = np.sqrt(weights / np.sum(weights))[:, None]
-    R = np.linalg.qr(root * (columns / scale), mode="r")
+    R = np.zeros((0, p))
+    total = np.sum(weights)
+    for rows in row_blocks(len(columns)):
+        root = np.sqrt(weights[rows] / total)[:, None]
+        stacked = np.vstack([R, root * (columns[rows] / scale)])
+        R = np.asarray(np.linalg.qr(stacked, mode="r"))
     _, R, pivots = linalg.qr(R, mode="economic", pivoting=True)
     sizes = np.abs(np.diag(R))
     rank = int(np.sum(sizes > COLLINEAR * max(sizes[0], np.finfo(float).tiny)))

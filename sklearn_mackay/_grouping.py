@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Labels = NDArray[Any]
-Codes = NDArray[np.intp]
+Codes = NDArray[np.integer[Any]]
 
 _WIDEST = {"b": np.int64, "i": np.int64, "u": np.uint64, "f": np.float64}
 _NUMBERS = (Number, np.bool_)
@@ -147,6 +147,10 @@ def same_kind(grouping: Grouping, columns: Sequence[Labels]) -> bool:
 
 def _learn_levels(name: str, labels: Labels) -> Labels:
     """Sorted distinct labels without the missing ones; numbers come before strings."""
+    if labels.dtype.kind in "iuf" and labels.size:
+        whole = _whole_numbers(labels)
+        if whole is not None:
+            return _distinct_in_table(whole).astype(labels.dtype)
     if labels.dtype.kind in "biufmM":
         levels: Labels = np.unique(labels)
         return levels[~np.isnan(levels)]
@@ -202,6 +206,23 @@ def _column_codes(column_levels: Sequence[Labels], columns: Sequence[Labels]) ->
     )
 
 
+def _whole_numbers(labels: Labels) -> Labels | None:
+    """Labels as integers where they are whole numbers in a range not much longer than they are."""
+    first, last = labels.min(), labels.max()
+    if not float(last) - float(first) <= 2 * labels.size or max(abs(first), abs(last)) > 2**53:
+        return None  # also with NaN
+    whole: Labels = labels.astype(np.int64)
+    return whole if np.array_equal(whole, labels) else None
+
+
+def _distinct_in_table(whole: Labels) -> Labels:
+    """Sorted distinct integers, by one mark for each integer in their range."""
+    first = whole.min()
+    seen = np.zeros(whole.max() - first + 1, dtype=bool)
+    seen[whole - first] = True
+    return np.asarray(np.flatnonzero(seen) + first)
+
+
 def _find(levels: Labels, labels: Labels) -> Codes:
     """Position of each label in the sorted levels, -1 where it is none of them."""
     if levels.size == 0:
@@ -215,6 +236,10 @@ def _find(levels: Labels, labels: Labels) -> Codes:
         return np.fromiter(codes, dtype=np.intp, count=labels.size)
     if kind in "iu" and int(levels[-1]) - int(levels[0]) <= 2 * (levels.size + labels.size):
         return _find_in_table(levels, labels)
+    if kind == "f" and labels.size:
+        whole_levels, whole_labels = _whole_numbers(levels), _whole_numbers(labels)
+        if whole_levels is not None and whole_labels is not None:
+            return _find_in_table(whole_levels, whole_labels)
     position = np.searchsorted(levels, labels)
     position[position == levels.size] = 0
     return np.where(levels[position] == labels, position, -1)
@@ -223,9 +248,11 @@ def _find(levels: Labels, labels: Labels) -> Codes:
 def _find_in_table(levels: Labels, labels: Labels) -> Codes:
     """`_find` for integers without wide gaps: one table entry for each integer in the range."""
     first, last = levels[0], levels[-1]
-    table = np.full(last - first + 1, -1)
+    table: Codes = np.full(last - first + 1, -1, dtype=np.int32)
     table[levels - first] = np.arange(levels.size)
     inside = (first <= labels) & (labels <= last)
+    if inside.all():
+        return np.asarray(table[labels - first])
     return np.where(inside, table[np.where(inside, labels, first) - first], -1)
 
 

@@ -195,6 +195,7 @@ def fit_model(
         n=float(np.sum(weights)) if options.frequency else float(len(y)),
         sum_log_weights=0.0 if options.frequency else float(np.sum(np.log(weights))),
     )
+    fixed = fixed.without_rows()
     freedom = _freedom(crossproducts, active, options)
     start = _start(active, options, y_scale, sigma2_scale)
     if explained and freedom.residual:

@@ -1,4 +1,4 @@
-"""Fit InstEval with the package glmm.
+"""Fit a workload with the package glmm.
 
 Its Satterthwaite degrees of freedom are left out: no other program here computes them.
 """
@@ -6,11 +6,7 @@ Its Satterthwaite degrees of freedom are left out: no other program here compute
 import sys
 
 import glmm
-import pandas as pd
-from protocol import serve
-
-GROUPS = ["s", "d", "dept"]
-FORMULA = "y ~ service + (1 | s) + (1 | d) + (1 | dept)"
+from protocol import asked_for, serve
 
 
 def describe(fit: glmm.Fit) -> dict:
@@ -18,17 +14,21 @@ def describe(fit: glmm.Fit) -> dict:
     if not (fit.reml and fit.converged):
         sys.exit("glmm did not converge under REML")
     names = [name for name, _ in fit.re_groups]
-    components = dict(zip(names, map(float, fit.tau2), strict=True))
+    components = {
+        name: list(map(float, block)) for name, block in zip(names, fit.varcorr, strict=True)
+    }
     return {
-        "variance_components": {**components, "residual": float(fit.dispersion)},
-        "fixed_effects": dict(zip(fit.names, map(float, fit.beta), strict=True)),
+        "variance_components": {**components, "residual": [float(fit.dispersion)]},
+        "fixed_effects": list(map(float, fit.beta)),
         "criterion": -2 * float(fit.loglik),
     }
 
 
-data = pd.read_csv(sys.argv[1], dtype=dict.fromkeys(GROUPS, str))
+workload, data = asked_for()
+for group in workload.groups:
+    data[group] = data[group].astype(str)
 serve(
     ["glmm", "numpy", "pandas"],
-    lambda: glmm.fit(data, FORMULA, reml=True, satterthwaite=False),
+    lambda: glmm.fit(data, workload.formula, reml=True, satterthwaite=False),
     describe,
 )

@@ -1,8 +1,10 @@
-# Fit InstEval with lme4's lmer() at its defaults; speaks the protocol of protocol.py.
+# Fit a workload with lme4's lmer() at its defaults; speaks the protocol of protocol.py.
 
 suppressPackageStartupMessages(library(lme4))
 
-GROUPS <- c("s", "d", "dept")
+arguments <- commandArgs(trailingOnly = TRUE)  # data, formula, grouping columns
+FORMULA <- as.formula(arguments[[2]])
+GROUPS <- strsplit(arguments[[3]], ",")[[1]]
 
 send <- function(record) {
   cat(jsonlite::toJSON(record, auto_unbox = TRUE, digits = NA), "\n", sep = "")
@@ -11,20 +13,21 @@ send <- function(record) {
 
 timed_fit <- function(data) {
   start <- proc.time()[["elapsed"]]
-  fit <- lmer(y ~ service + (1 | s) + (1 | d) + (1 | dept), data, REML = TRUE)
+  fit <- lmer(FORMULA, data, REML = TRUE)
   list(fit = fit, seconds = proc.time()[["elapsed"]] - start)
 }
 
 describe <- function(fit) {
-  components <- as.list(vapply(VarCorr(fit), function(v) v[1, 1], 0))
+  triangle <- function(v) I(v[upper.tri(v, diag = TRUE)])
+  components <- lapply(VarCorr(fit), triangle)
   list(
-    variance_components = c(components, residual = sigma(fit)^2),
-    fixed_effects = as.list(fixef(fit)),
+    variance_components = c(components, list(residual = I(sigma(fit)^2))),
+    fixed_effects = I(unname(fixef(fit))),
     criterion = REMLcrit(fit)
   )
 }
 
-data <- read.csv(commandArgs(trailingOnly = TRUE)[[1]])
+data <- read.csv(arguments[[1]])
 data[GROUPS] <- lapply(data[GROUPS], factor)
 send(list(versions = list(
   lme4 = as.character(packageVersion("lme4")),

@@ -1,26 +1,34 @@
-"""Fit InstEval with sklearn_mackay; the first fit includes the import of TensorFlow."""
+"""Fit a workload with sklearn_mackay; the first fit includes the import of TensorFlow."""
 
-import sys
-
-import pandas as pd
-from protocol import serve
+import numpy as np
+from protocol import asked_for, lower_triangle, serve
 
 from sklearn_mackay import MacKayMixedRegressor
 
-GROUPS = ["s", "d", "dept"]
 PACKAGES = ["sklearn_mackay", "tensorflow", "numpy", "scipy", "scikit-learn", "pandas"]
 
 
 def describe(model: MacKayMixedRegressor) -> dict:
     """Return the answers by the names that all workers use."""
-    components = {name: float(value) for name, value in model.variance_components_.items()}
     return {
-        "variance_components": components,
-        "fixed_effects": {"(Intercept)": float(model.intercept_), "service": float(model.coef_[0])},
+        "variance_components": {
+            name: lower_triangle(np.atleast_2d(value))
+            for name, value in model.variance_components_.items()
+        },
+        "fixed_effects": [float(model.intercept_), *map(float, model.coef_)],
         "criterion": -2 * float(model.log_likelihood_),
+        "solver": model.solver_,
     }
 
 
-X = pd.read_csv(sys.argv[1], dtype=dict.fromkeys(GROUPS, str))
-y = X.pop("y")
-serve(PACKAGES, lambda: MacKayMixedRegressor(groups=GROUPS).fit(X, y), describe)
+workload, data = asked_for()
+X = data[[*workload.features, *workload.groups]]
+y = data["y"].to_numpy()
+del data
+serve(
+    PACKAGES,
+    lambda: MacKayMixedRegressor(
+        groups=list(workload.groups), random_slopes=workload.slopes, random_state=0
+    ).fit(X, y),
+    describe,
+)

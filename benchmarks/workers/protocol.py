@@ -6,7 +6,25 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from workloads import WORKLOADS, Workload  # noqa: E402
+
+
+def asked_for() -> tuple[Workload, pd.DataFrame]:
+    """Return the workload named on the command line, and its data; "fast" asks for less."""
+    workload = WORKLOADS[sys.argv[1]]
+    return workload, workload.load("fast" in sys.argv[2:])
+
+
+def lower_triangle(covariance: np.ndarray) -> list[float]:
+    """Return variances and covariances row by row."""
+    return [float(x) for x in covariance[np.tril_indices(len(covariance))]]
 
 
 def serve(
@@ -21,7 +39,8 @@ def serve(
     fit : callable
         The fit, and nothing else: what is timed.
     describe : callable
-        The answers of a fit: ``variance_components``, ``fixed_effects``, ``criterion``.
+        The answers of a fit: ``variance_components`` (by factor the lower triangle),
+        ``fixed_effects`` (the intercept first) and ``criterion``.
     """
     versions = {package: version(package) for package in packages}
     _send({"versions": {**versions, "Python": platform.python_version()}})

@@ -254,11 +254,11 @@ def _to_csr(table: CrossGram, n_rows: int, n_columns: int) -> sparse.csr_array:
 
 
 def _to_tensorflow(matrix: sparse.csr_array) -> Any:
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    indices = np.empty((matrix.nnz, 2), np.int64)
+    indices[:, 0] = np.repeat(np.arange(matrix.shape[0], dtype=np.int32), np.diff(matrix.indptr))
+    indices[:, 1] = matrix.indices
     return tf.raw_ops.SparseTensorToCSRSparseMatrix(
-        indices=np.column_stack([rows, matrix.indices]).astype(np.int64, copy=False),
-        values=matrix.data,
-        dense_shape=np.array(matrix.shape, np.int64),
+        indices=indices, values=matrix.data, dense_shape=np.array(matrix.shape, np.int64)
     )
 
 
