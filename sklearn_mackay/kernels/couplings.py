@@ -444,6 +444,17 @@ class Schur:
         chain = [tf.zeros([*R.shape[1:], n_columns], tf.float64) for R in self._R]
         return Continued(flat, chain, flat, flat)
 
+    def start(self, x: Any) -> Continued:
+        """Apply to ``x``, which costs nothing where it is zero."""
+        return self(x) if np.any(x) else self.zeros(x.shape[1])
+
+    def both(self, x: Any, start: Any) -> tuple[Continued, Continued]:
+        """Apply to ``x`` and to a `start`, in one batch."""
+        if not np.any(start):
+            return self(x), self.start(start)
+        together, c = self(tf.concat([x, start], 1)), x.shape[1]
+        return together.columns(slice(c)), together.columns(slice(c, None))
+
     def reduced(self, grams: list[Any]) -> tuple[Any, list[Any]]:
         """Eliminate the chain from right-hand sides ``T'g``.
 

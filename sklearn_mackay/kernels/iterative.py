@@ -226,15 +226,13 @@ class IterativeEngine:
         rhs, on_chain = schur.reduced(grams)
         weight = self._probe_weights(at.T)
         z = diagonal.whitened(self._r * weight)
-        c = z.shape[1]
-        first = schur(tf.concat([z, self._solved], 1))
-        at_z = first.columns(slice(c))
+        at_z, start = schur.both(z, self._solved)
         lacking = diagonal.lacks(at_z)
         krylov = conjugate_gradients(
             schur,
             diagonal.solve,
             tf.concat([rhs, lacking], 1),
-            first.columns(slice(c, None)),
+            start,
             self._tolerance(at.T),
         )
         self.n_products += 1 + krylov.n_products
@@ -289,7 +287,7 @@ class IterativeEngine:
         grams = gram_times(self._system, large)
         rhs, on_chain = at.schur.reduced(grams)
         krylov = conjugate_gradients(
-            at.schur, at.diagonal.solve, rhs, at.schur(self._working), INFORMATION_TOLERANCE
+            at.schur, at.diagonal.solve, rhs, at.schur.start(self._working), INFORMATION_TOLERANCE
         )
         self.n_products += 1 + krylov.n_products
         self._working = krylov.solution.rest
@@ -428,35 +426,39 @@ def linearise(system: System, factors: Sequence[tuple[Array, Array]]) -> Lineari
 def random_traces(at: Linearised, probes: Probes) -> list[Array]:
     """``d log|K_rr| / dSigma_k`` by term, the mean over the probes."""
     c = probes.control.shape[1]
-    exact = at.gradient(1.0, list(at.diagonal.inverses))
-    return [
-        _symmetric(0.5 * gradient @ t) + trace / c
-        for gradient, t, trace in zip(
-            exact, at.T_inverse, probe_traces(at, probes, slice(None)), strict=True
-        )
-    ]
+    control = _control(at, probes, slice(None))
+    cotangents = [a + b / c for a, b in zip(at.diagonal.inverses, control, strict=True)]
+    known = _by_covariance(at, at.gradient(1.0, cotangents))
+    return [a + b / c for a, b in zip(known, _coupling(at, probes, slice(None)), strict=True)]
 
 
 def probe_traces(at: Linearised, probes: Probes, columns: slice) -> list[Array]:
-    """Sum over some probes of ``(y - x)' dS x + (M^-1 S x - x)' dM x``, by term."""
-    schur = at.schur
+    """Sum over some probes of ``(y - z)' dS x + (M^-1 S z - z)' dM x``, by term."""
+    control = _by_covariance(at, at.gradient(0.0, _control(at, probes, columns)))
+    return [a + b for a, b in zip(control, _coupling(at, probes, columns), strict=True)]
+
+
+def _by_covariance(at: Linearised, gradients: list[Array]) -> list[Array]:
+    """Derivatives with respect to ``Sigma = TT'``, of those with respect to ``T``."""
+    return [_symmetric(0.5 * g @ t) for g, t in zip(gradients, at.T_inverse, strict=True)]
+
+
+def _control(at: Linearised, probes: Probes, columns: slice) -> list[Any]:
+    """Weights of ``dM`` by level, summed over some probes."""
+    split = at.schur.split
+    pairs = zip(split(probes.control[:, columns]), split(probes.x.rest[:, columns]), strict=True)
+    return [_outer_by_level(a, b) for a, b in pairs]
+
+
+def _coupling(at: Linearised, probes: Probes, columns: slice) -> list[Array]:
+    """Sum over some probes of ``(y - z)' dS x``, by term."""
+    split = at.schur.split
     x, deviation = probes.x.columns(columns), probes.deviation.columns(columns)
-    parts = [schur.split(part) for part in (x.rest, x.gram, deviation.rest, deviation.gram)]
-    cotangents = [
-        _outer_by_level(a, b)
-        for a, b in zip(schur.split(probes.control[:, columns]), parts[0], strict=True)
-    ]
-    gradients = at.gradient(0.0, cotangents)
-    traces = []
-    n_chain = len(x.chain)
-    for i, (gradient, t) in enumerate(zip(gradients, at.T_inverse, strict=True)):
-        if i < n_chain:
-            # The chain's rows of K vanish on a continued vector, so that its gram is -Sigma^-1 b.
-            product = -_outer(x.chain[i], deviation.chain[i])
-        else:
-            x_rest, x_gram, d_rest, d_gram = (part[i - n_chain] for part in parts)
-            product = 0.5 * (_outer(x_gram, d_rest) + _outer(d_gram, x_rest)) @ t
-        traces.append(_symmetric(0.5 * gradient @ t + product))
+    # The chain's rows of K vanish on a continued vector, so that its gram is -Sigma^-1 b.
+    traces = [-_symmetric(_outer(a, b)) for a, b in zip(x.chain, deviation.chain, strict=True)]
+    parts = map(split, (x.rest, x.gram, deviation.rest, deviation.gram))
+    for t, x_rest, x_gram, d_rest, d_gram in zip(at.T_inverse[len(traces) :], *parts, strict=True):
+        traces.append(_symmetric(0.5 * (_outer(x_gram, d_rest) + _outer(d_gram, x_rest)) @ t))
     return traces
 
 
