@@ -13,16 +13,24 @@ CREATED := $(VENV)/.created
 INSTALLED := $(VENV)/.installed
 INSTALLED_TEST := $(VENV)/.installed-test
 
-.PHONY: help demo test format lint types check clean
+PEERS := .venv-peers
+
+.PHONY: help demo test agreement format lint types check clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED)  ## fit a model to the sleep study and print what it found
 	$(BIN)/python -m sklearn_mackay
 
 test: $(INSTALLED_TEST)  ## run the tests and doctests; options go in PYTEST_ARGS="-k name"
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+agreement: $(INSTALLED_TEST) $(PEERS)/.created  ## compare answers with other programs' on small data
+	@for workload in P1 P2 P3 P4; do \
+		$(BIN)/python benchmarks/run.py --workload $$workload --fast --repeats 0 \
+			--peer-python $(PEERS)/bin/python || exit 1; \
+	done
 
 format: $(INSTALLED_TEST)  ## rewrite the source files in the project's format
 	$(BIN)/ruff check --fix-only --quiet .
@@ -45,6 +53,11 @@ clean:  ## remove the virtual environment and all caches; do this to change PYTH
 # pip. A target that fails leaves no stamp, and --clear removes an environment that was left half made.
 $(CREATED):
 	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(PEERS)/.created:
+	$(PYTHON) -m venv --clear $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check glmm gpboost mixedlm-rs pandas
 	@touch $@
 
 $(INSTALLED): $(CREATED) setup.cfg pyproject.toml

@@ -178,3 +178,10 @@ def test_many_levels_stay_sparse(rng):
     product = np.zeros(2000)
     np.add.at(product, table.row_levels, table.blocks[0, 0] * v[table.column_levels])
     assert_close(product, problem.terms[0].Z().T @ (problem.terms[1].Z() @ v))
+
+
+def test_rows_in_blocks_give_the_same(rng, monkeypatch):
+    problem = random_problem(rng, levels=(6, 5), coefficients=(2, 1), weighted=True)
+    whole = assembled(problem.crossproducts())
+    monkeypatch.setattr("sklearn_mackay._design.BLOCK_ROWS", 7)
+    assert_close(assembled(problem.crossproducts()), whole)

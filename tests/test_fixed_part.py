@@ -455,3 +455,13 @@ def test_precision_weights_have_the_unit_of_the_residual_variance(data, factor, 
     assert_close(actual.deviance, expected.deviance)
     known = np.isfinite(expected.fixed_cov)
     assert_close(actual.fixed_cov[known], expected.fixed_cov[known])
+
+
+def test_rows_in_blocks_give_the_same(data, monkeypatch):
+    X, y, weights = data
+    whole = build(X, y, weights)
+    monkeypatch.setattr("sklearn_mackay._design.BLOCK_ROWS", 7)
+    blocks = build(X, y, weights)
+    assert_close(blocks.y, whole.y)
+    assert_close(blocks.X @ blocks.X.T, whole.X @ whole.X.T)
+    assert_allclose(blocks.log_det_basis, whole.log_det_basis, rtol=RTOL)

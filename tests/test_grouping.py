@@ -29,6 +29,8 @@ COLUMNS = {
     "uint8": np.array([3, 1, 255, 1], dtype=np.uint8),
     "uint64": np.array([2**64 - 1, 0, 2**63, 0], dtype=np.uint64),
     "float": np.array([0.5, -np.inf, np.inf, 0.5]),
+    "whole float": np.array([3.0, -1.0, 2.0, -1.0]),
+    "huge whole float": np.array([2.0**60, 2.0**60 + 256, 3.0, 2.0**60]),
     "float32": np.array([0.1, 0.2, 0.3, 0.1], dtype=np.float32),
     "bool": np.array([True, False, True, False]),
     "str": np.array(["b", "a", "ab", "a"]),
