@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -231,6 +233,77 @@ def test_a_chain_of_levels_converges(rng):
         std = expected.variance_components_[name] * np.sqrt(2 / 1000)
         difference = model.variance_components_[name] - expected.variance_components_[name]
         assert abs(difference) <= 0.3 * std
+
+
+def test_disconnected_levels_converge(rng):
+    # Four worlds that share no level.
+    n = 8_000
+    world = np.arange(n) % 4
+    X = np.column_stack(
+        [rng.integers(100, size=n) * 4 + world, rng.integers(40, size=n) * 4 + world]
+    )
+    y = rng.normal(size=400)[X[:, 0]] + rng.normal(size=160)[X[:, 1]] + rng.normal(size=n)
+    expected = fitted(X, y, solver="exact")
+    model = fitted(X, y, solver="iterative", random_state=0)
+    assert model.converged_
+    for name, L in (("x0", 400), ("x1", 160)):
+        std = expected.variance_components_[name] * np.sqrt(2 / L)
+        difference = model.variance_components_[name] - expected.variance_components_[name]
+        assert abs(difference) <= 0.1 * std
+
+
+def hard_layouts(rng) -> dict[str, np.ndarray]:
+    """Codes (n, 2) of layouts in which the levels of two factors depend on each other."""
+    n = 3_000
+    zipf = np.minimum(rng.zipf(1.6, size=n), 400) - 1
+    return {
+        "Zipf counts": np.column_stack([rng.integers(500, size=n), zipf]),
+        "two rows a level": np.column_stack(
+            [rng.permutation(np.arange(n) // 2), rng.permutation(np.arange(n) // 2)]
+        ),
+        "one level of most rows": np.column_stack(
+            [np.arange(n) % 700, np.where(rng.random(n) < 0.9, 0, rng.integers(60, size=n))]
+        ),
+    }
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("layout", ["Zipf counts", "two rows a level", "one level of most rows"])
+def test_hard_layouts_agree_with_the_exact_engine(layout, seed):
+    rng = np.random.default_rng(seed)
+    X = hard_layouts(rng)[layout]
+    y = rng.normal(size=len(X))
+    for column in X.T:
+        y += 0.7 * rng.normal(size=column.max() + 1)[column]
+    expected = fitted(X, y, solver="exact")
+    model = fitted(X, y, solver="iterative", random_state=seed)
+    assert model.converged_
+    assert abs(model.intercept_ - expected.intercept_) <= 0.01 * expected.intercept_std_
+    for name, column in zip(("x0", "x1"), X.T, strict=True):
+        std = expected.variance_components_[name] * np.sqrt(2 / len(np.unique(column)))
+        difference = model.variance_components_[name] - expected.variance_components_[name]
+        assert abs(difference) <= 0.1 * std
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("solver", "n_fits"), [("exact", 150), ("iterative", 40)])
+def test_repeated_fits_of_changing_shapes_keep_the_memory(rng, solver, n_fits):
+    def fit(i):
+        X, y = crossed(rng, 300 + 7 * (i % 50), n_levels=(30 + i % 11, 20 + i % 7))
+        fitted(X, y, solver=solver, random_state=i)
+
+    def resident():
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    for i in range(20):
+        fit(i)
+    before = resident()
+    traces = exact._solve_spherical.experimental_get_tracing_count()
+    for i in range(n_fits):
+        fit(i)
+    assert resident() - before < 25 * 2**20
+    assert exact._solve_spherical.experimental_get_tracing_count() == traces
 
 
 def test_gradients_that_do_not_converge_are_reported(rng, monkeypatch):
