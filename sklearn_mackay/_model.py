@@ -22,6 +22,7 @@ Prepare = Callable[..., Engine]
 
 MONTE_CARLO_SHARE = 0.05  # of a variance's standard error that random probes may add
 MOST_PROBES = 512
+MOST_REPETITIONS = 2  # the first may move, the second then starts where it is
 EXPLAINED = 1e-12  # residual of y on X, relative to the spread of y, that is rounding
 ROUNDING_OF_Y = 5e-15  # the same relative to the size of y: a few units in its last place
 ILL_CONDITIONED = 1e7  # condition of the scaled columns of X beyond which digits are lost
@@ -288,6 +289,9 @@ def estimate_with(
         return fit, MonteCarloErrors(StandardErrors(none, 0.0), 0.0, 0)
     while True:
         variances = fit.solution.variances
+        for _ in range(MOST_REPETITIONS):
+            if not monte_carlo.is_accurate(variances):
+                fit = replace(fit, solution=engine.solve(variances))
         samples = monte_carlo.trace_samples(variances)
         n_probes = len(samples[0])
         errors = standard_errors(fit.solution, freedom, gradient_noise(samples, freedom))

@@ -147,6 +147,10 @@ class MonteCarlo(Protocol):
 
     n_products: int
 
+    def is_accurate(self, variances: Variances) -> bool:
+        """Whether the last solve was there, and exact enough to report."""
+        ...
+
     def log_det(self, variances: Variances) -> tuple[float, float]:
         """``log_det`` there, and its standard error."""
         ...

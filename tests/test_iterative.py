@@ -172,6 +172,19 @@ def test_estimates_agree_with_the_exact_engine(rng):
     assert expected.log_likelihood_mc_error_ == 0.0
 
 
+def test_given_variances_are_solved_to_the_end(rng):
+    X, y = crossed(rng, 5_000, n_levels=(80, 50))
+    held = {"x0": 0.2, "x1": 0.3, "residual": 0.75}
+    expected, model = (
+        fitted(X, y, solver=solver, fixed_variances=held, random_state=0)
+        for solver in ("exact", "iterative")
+    )
+    assert_allclose(model.coef_, expected.coef_, rtol=1e-6)
+    assert_allclose(model.coef_std_, expected.coef_std_, rtol=1e-6)
+    assert_allclose(model.random_effects_["x1"], expected.random_effects_["x1"], atol=1e-6)
+    assert model.variance_mc_error_ == {"x0": 0.0, "x1": 0.0, "residual": 0.0}
+
+
 @pytest.mark.parametrize("method", ["ml", "mackay", "quick"])
 def test_every_method_runs_on_either_engine(rng, method):
     X, y = crossed(rng, 5_000, n_levels=(80, 50))

@@ -49,6 +49,7 @@ Array = NDArray[np.float64]
 
 LOOSEST = 1e-2  # relative residual of the first solve
 TIGHTEST = 1e-9
+REPORTED = 1e-5  # relative residual that a reported solution may have
 TOLERANCE_PER_CHANGE = 1e-2  # relative residual for a relative change of the variances
 INFORMATION_TOLERANCE = 1e-2  # the information's error is its square
 QUADRATURE_TOLERANCE = 1e-6
@@ -143,6 +144,7 @@ class IterativeEngine:
         self._solved = tf.zeros([self._size, len(self._system.fixed)], tf.float64)
         self._working = tf.zeros([self._size, sum(map(len, self._units))], tf.float64)
         self._last: tuple[list[Array], tuple[Linearised, Probes, float]] | None = None
+        self._reached = np.inf
         self.n_products = 0
         self.add_probes(n_probes)
 
@@ -228,13 +230,15 @@ class IterativeEngine:
         z = diagonal.whitened(self._r * weight)
         at_z, start = schur.both(z, self._solved)
         lacking = diagonal.lacks(at_z)
+        tolerance = self._tolerance(at.T)
         krylov = conjugate_gradients(
             schur,
             diagonal.solve,
             tf.concat([rhs, lacking], 1),
             start,
-            self._tolerance(at.T),
+            tolerance,
         )
+        self._reached = tolerance
         self.n_products += 1 + krylov.n_products
         self._T, self._solved = at.T, krylov.solution.rest
         fixed = krylov.solution.columns(slice(P))
@@ -329,9 +333,16 @@ class IterativeEngine:
         error = float(np.std(samples, ddof=1) / np.sqrt(c)) if c > 1 else np.inf
         return at.log_det + float(np.mean(samples)) + corner_log_det, error
 
-    def _solved_at(self, variances: Variances) -> tuple[Linearised, Probes, float]:
+    def is_accurate(self, variances: Variances) -> bool:
+        """Whether the last solve was there, and exact enough to report."""
+        return self._was_at(variances) and self._reached <= REPORTED
+
+    def _was_at(self, variances: Variances) -> bool:
         relative = [S / variances.sigma2 for S in variances.Sigma]
-        if self._last is None or not all(map(np.allclose, relative, self._last[0])):
+        return self._last is not None and all(map(np.allclose, relative, self._last[0]))
+
+    def _solved_at(self, variances: Variances) -> tuple[Linearised, Probes, float]:
+        if not self._was_at(variances):
             self(variances)
         assert self._last is not None
         return self._last[1]
