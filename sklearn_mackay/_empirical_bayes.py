@@ -33,7 +33,7 @@ MACKAY_STEPS = 1  # warm-up before Newton: far from the optimum a MacKay step is
 DAMPINGS = (0.1, 1.0, 10.0, 100.0)  # of the Hessian with unit diagonal, tried in turn
 SMALL = 0.1  # effective parameters below which zero, or leaving it, is worth a try
 ROTATION_TOLERANCE = 1e-7  # decrement that MacKay's update may leave, in units of the deviance
-POLISHED = 1e-3  # of the tolerance: the variances, which err by its root, are exact as well
+POLISHED = 1e-3  # of the tolerance: the variances err by its root, 1e-5 of their standard error
 ROUNDING = 1e-13  # relative rounding of a deviance; differences below it mean nothing
 ROUNDING_OF_YPY = 0.02  # of y'Wy, in the same unit: y'Py is a difference from it over sigma2
 
@@ -245,8 +245,9 @@ def _iterate_newton(walk: _Walk, max_iter: int, tol: float) -> bool:
                 _try(walk, "mm", mm_update(walk.solution, walk.freedom), step.decrement)
             _zero(walk, step.decrement)
             continue
-        # The decrement bounds the deviance; one more step makes the variances as exact.
-        if step.decrement > POLISHED * tol:
+        # The decrement bounds the deviance; one more step makes the variances as exact, unless
+        # random traces err by more.
+        if walk.solution.log_det is not None or step.decrement > POLISHED * tol:
             _try(walk, "newton", step.at(1.0), step.decrement)
         _zero(walk, step.decrement, below=SMALL)
         if not _release(walk, tol):
