@@ -31,6 +31,7 @@ LAYERS = {
     "kernels.blocks": 3,
     "kernels.krylov": 3,
     "kernels.couplings": 3,
+    "kernels.schur": 3,
     "kernels.exact": 3,
     "kernels.iterative": 3,
     "kernels.engine": 3,
@@ -54,12 +55,8 @@ ALLOWED = {
     "kernels.linalg": {"_solution"},
     "kernels.blocks": {"_crossproducts", "_solution", "kernels.linalg"},
     "kernels.exact": {"_crossproducts", "_solution", "kernels.linalg", "kernels.blocks"},
-    "kernels.couplings": {
-        "_crossproducts",
-        "kernels.blocks",
-        "kernels.krylov",
-        "kernels.linalg",
-    },
+    "kernels.couplings": {"_crossproducts", "kernels.blocks"},
+    "kernels.schur": {"kernels.couplings", "kernels.krylov", "kernels.linalg"},
     "kernels.iterative": {
         "_crossproducts",
         "_solution",
@@ -67,6 +64,7 @@ ALLOWED = {
         "kernels.couplings",
         "kernels.krylov",
         "kernels.linalg",
+        "kernels.schur",
     },
     "kernels.engine": {
         "_crossproducts",

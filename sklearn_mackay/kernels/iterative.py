@@ -31,19 +31,18 @@ from scipy import linalg
 from .._crossproducts import CrossProducts, TermGram
 from .._solution import PenalizedSolution, Variances, symmetric_units
 from .blocks import Layout
-from .couplings import (
+from .couplings import System, build_system
+from .krylov import Continued, conjugate_gradients, log_quadrature
+from .linalg import covariance_factor, reordered
+from .schur import (
     Diagonal,
     Schur,
-    System,
     block_diagonal,
-    build_system,
     eliminate,
     gram_times,
     joined,
     spherical,
 )
-from .krylov import Continued, conjugate_gradients, log_quadrature
-from .linalg import covariance_factor, reordered
 
 Array = NDArray[np.float64]
 

@@ -1,0 +1,385 @@
+"""Elimination without a corner: operators on the Gram blocks at given variances.
+
+A chain of nested terms is eliminated; the Schur complement of the remaining terms is applied by
+sparse products. Vectors have shape (s, L, c): coefficient, level, column of the batch; flat ones
+(R, c) join the remaining terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from .couplings import Crossing, EliminatedTerm, System
+from .krylov import Continued
+from .linalg import inverse_and_log_det, matmul, matmul_transposed, segment_sum
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int32]
+
+CHUNK_PAIRS = 2**18  # pairs of levels gathered at once: 2 MiB a coefficient stays in cache
+
+
+class Elimination(NamedTuple):
+    """What eliminating the chain leaves of its terms' blocks, at given variances; unscaled.
+
+    Attributes
+    ----------
+    own, links, values : lists by term
+        Schur complements of the Gram blocks.
+    inverses, W : lists of (s_m, s_m, L_m)
+        ``(T'AT + I)^-1`` of those own blocks ``A``, and ``T (T'AT + I)^-1 T'``.
+    log_det : ()
+        ``sum log|T'AT + I|``.
+    """
+
+    own: list[Any]
+    links: list[tuple[Any, ...]]
+    values: list[tuple[Any, ...]]
+    inverses: list[Any]
+    W: list[Any]
+    log_det: Any
+
+
+class Schur:
+    """The Schur complement of the chain at given variances, as an operator."""
+
+    def __init__(
+        self,
+        system: System,
+        elimination: Elimination,
+        T: Sequence[Array],
+        T_inverse: Sequence[Array],
+    ) -> None:
+        self.system, self.elimination = system, elimination
+        n_chain = len(system.chain)
+        self.T_rest = T[n_chain:]
+        self.Sigma_chain = [t @ t.T for t in T[:n_chain]]
+        # (A Sigma + I)^-1, in a form without cancellation.
+        self._R = [
+            _scaled(tf.constant(back), inverse, tf.constant(t.T))
+            for back, inverse, t in zip(T_inverse, elimination.inverses, T, strict=False)
+        ]
+        self.shapes = [(term.own.shape[0], term.own.shape[2]) for term in system.rest]
+
+    def split(self, x: Any) -> list[Any]:
+        """(R, c) as one (s_k, L_k, c) per remaining term."""
+        parts = tf.split(x, [s * L for s, L in self.shapes])
+        return [
+            tf.reshape(part, [s, L, x.shape[1]])
+            for part, (s, L) in zip(parts, self.shapes, strict=True)
+        ]
+
+    def join(self, parts: list[Any]) -> Any:
+        """The inverse of `split`."""
+        return tf.concat([joined(part) for part in parts], 0)
+
+    def scaled(self, x: Any) -> list[Any]:
+        """``T x`` by term."""
+        return [
+            tf.tensordot(t, part, 1) for t, part in zip(self.T_rest, self.split(x), strict=True)
+        ]
+
+    def scaled_back(self, x: list[Any]) -> Any:
+        """``T' x``."""
+        return self.join(
+            [tf.tensordot(t, part, [[0], [0]]) for t, part in zip(self.T_rest, x, strict=True)]
+        )
+
+    def zeros(self, n_columns: int) -> Continued:
+        """Vectors of zeros."""
+        flat = tf.zeros([sum(s * L for s, L in self.shapes), n_columns], tf.float64)
+        chain = [tf.zeros([*R.shape[1:], n_columns], tf.float64) for R in self._R]
+        return Continued(flat, chain, flat, flat)
+
+    def start(self, x: Any) -> Continued:
+        """Apply to ``x``, which costs nothing where it is zero."""
+        return self(x) if np.any(x) else self.zeros(x.shape[1])
+
+    def both(self, x: Any, start: Any) -> tuple[Continued, Continued]:
+        """Apply to ``x`` and to a `start`, in one batch."""
+        if not np.any(start):
+            return self(x), self.start(start)
+        together, c = self(tf.concat([x, start], 1)), x.shape[1]
+        return together.columns(slice(c)), together.columns(slice(c, None))
+
+    def reduced(self, grams: list[Any]) -> tuple[Any, list[Any]]:
+        """Eliminate the chain from right-hand sides ``T'g``.
+
+        Parameters
+        ----------
+        grams : list of (s_k, L_k, c)
+            ``g`` of every term, the chain first.
+
+        Returns
+        -------
+        rhs : (R, c)
+            Right-hand sides of ``S``.
+        chain : list of (s_m, L_m, c)
+            The chain's part ``Sigma^-1 b`` of the solution where the remaining terms are zero.
+        """
+        n_chain = len(self._R)
+        chain = self.chain_solve(grams[:n_chain])
+        taken = self.from_chain(chain)
+        left = [g - part for g, part in zip(grams[n_chain:], taken, strict=True)]
+        return self.scaled_back(left), chain
+
+    def chain_solve(self, g: list[Any]) -> list[Any]:
+        """Solve ``(Z'WZ + Sigma^-1) b = g`` of the chain alone for ``v = Sigma^-1 b``, by term."""
+        v = list(g)
+        links, chain = self.elimination.links, self.system.chain
+        for m, term in enumerate(chain):
+            v[m] = _block_times(self._R[m], v[m])
+            b = tf.tensordot(self.Sigma_chain[m], v[m], 1)
+            for j, parents in enumerate(term.parents):
+                later = m + 1 + j
+                taken = _block_transposed_times(links[m][j], b)
+                v[later] -= _sum_by_parent(taken, parents, v[later].shape[1])
+        for m in reversed(range(len(chain))):
+            for j, parents in enumerate(chain[m].parents):
+                above = tf.tensordot(self.Sigma_chain[m + 1 + j], v[m + 1 + j], 1)
+                link_times = _block_times(links[m][j], tf.gather(above, parents, axis=1))
+                v[m] -= _block_times(self._R[m], link_times)
+        return v
+
+    def to_chain(self, b: list[Any]) -> list[Any]:
+        """``Z_c'W Z_r b`` for vectors of the remaining terms."""
+        return [
+            tf.reshape(
+                tf.add_n(
+                    [
+                        _product(crossing.matrix, joined(part))
+                        for crossing, part in zip(term.crossings, b, strict=True)
+                    ]
+                ),
+                [*term.own.shape[1:], -1],
+            )
+            for term in self.system.chain
+        ]
+
+    def from_chain(self, v: list[Any]) -> list[Any]:
+        """``Z_r'W Z_c b`` for vectors ``v = Sigma^-1 b`` of the chain."""
+        b = [joined(tf.tensordot(S, x, 1)) for S, x in zip(self.Sigma_chain, v, strict=True)]
+        return [
+            tf.reshape(
+                tf.add_n(
+                    [
+                        _product(term.crossings[i].transposed, part)
+                        for term, part in zip(self.system.chain, b, strict=True)
+                    ]
+                ),
+                [s, L, -1],
+            )
+            for i, (s, L) in enumerate(self.shapes)
+        ]
+
+    def rest_gram(self, b: list[Any]) -> list[Any]:
+        """``Z_r'W Z_r b``, unscaled."""
+        out = [_block_times(term.own, part) for term, part in zip(self.system.rest, b, strict=True)]
+        for (i, j), matrix in self.system.between.items():
+            out[i] += tf.reshape(_product(matrix, joined(b[j])), out[i].shape)
+        return out
+
+    def __call__(self, x: Any) -> Continued:
+        """Continue vectors (R, c) into the chain and apply ``S``."""
+        b = self.scaled(x)
+        chain = [-part for part in self.chain_solve(self.to_chain(b))]
+        gram = [
+            mine + theirs
+            for mine, theirs in zip(self.rest_gram(b), self.from_chain(chain), strict=True)
+        ]
+        return Continued(x, chain, self.join(gram), x + self.scaled_back(gram))
+
+
+class Diagonal:
+    """Diagonal blocks ``M = T'HT + I`` of ``S``: preconditioner and control variate."""
+
+    def __init__(self, schur: Schur, unscaled: list[Any], blocks: list[Any]) -> None:
+        self._schur = schur
+        self._unscaled = unscaled
+        self.blocks = blocks
+        self.inverses, log_dets = zip(*map(inverse_and_log_det, blocks), strict=True)
+        self.log_det = float(sum(tf.reduce_sum(x) for x in log_dets))
+
+    def solve(self, x: Any) -> Any:
+        """``M^-1 x`` for vectors (R, c)."""
+        return self._blockwise(self.inverses, x)
+
+    def times(self, x: Any) -> Any:
+        """``M x``."""
+        return self._blockwise(self.blocks, x)
+
+    def lacks(self, x: Continued) -> Any:
+        """``(M - S) x``, without cancellation where a variance is next to zero."""
+        grams = list(map(_block_times, self._unscaled, self._schur.scaled(x.rest)))
+        of_S = self._schur.split(x.gram)
+        return self._schur.scaled_back([a - b for a, b in zip(grams, of_S, strict=True)])
+
+    def whitened(self, r: Any) -> Any:
+        """``L'^-1 r`` with ``M = L L'``: of covariance ``M^-1`` where that of r is the identity."""
+        parts = []
+        for block, part in zip(self.blocks, self._schur.split(r), strict=True):
+            chol = tf.linalg.cholesky(tf.transpose(block, [2, 0, 1]))
+            solved = tf.linalg.triangular_solve(chol, tf.transpose(part, [1, 0, 2]), adjoint=True)
+            parts.append(tf.transpose(solved, [1, 0, 2]))
+        return self._schur.join(parts)
+
+    def _blockwise(self, blocks: Sequence[Any], x: Any) -> Any:
+        parts = self._schur.split(x)
+        return self._schur.join(list(map(_block_times, blocks, parts)))
+
+
+def eliminate(chain: tuple[EliminatedTerm, ...], T: list[Any]) -> Elimination:
+    """Eliminate nested terms in turn; each stays block-diagonal."""
+    own = [term.own for term in chain]
+    links = [term.links for term in chain]
+    values = [tuple(crossing.values for crossing in term.crossings) for term in chain]
+    inverses, W = [], []
+    log_det = tf.zeros([], tf.float64)
+    for m, term in enumerate(chain):
+        inverse, log_dets = inverse_and_log_det(spherical(T[m], own[m]))
+        inverses.append(inverse)
+        W.append(_scaled(tf.transpose(T[m]), inverse, tf.transpose(T[m])))
+        log_det += tf.reduce_sum(log_dets)
+        for j, parents in enumerate(term.parents):
+            later = m + 1 + j
+            n_parents = own[later].shape[2]
+            weights = matmul(W[m], links[m][j])
+            own[later] -= segment_sum(matmul_transposed(weights, links[m][j]), parents, n_parents)
+            links[later] = tuple(
+                link - segment_sum(matmul_transposed(weights, mine), parents, n_parents)
+                for link, mine in zip(links[later], links[m][j + 1 :], strict=True)
+            )
+            values[later] = tuple(
+                theirs - _inherited(weights, mine, crossing, j, theirs.shape[2])
+                for theirs, mine, crossing in zip(
+                    values[later], values[m], term.crossings, strict=True
+                )
+            )
+    return Elimination(own, links, values, inverses, W, log_det)
+
+
+def _inherited(weights: Any, values: Any, crossing: Crossing, j: int, n_pairs: int) -> Any:
+    at_pairs = tf.gather(weights, crossing.levels, axis=-1)
+    return segment_sum(matmul_transposed(at_pairs, values), crossing.positions[j], n_pairs)
+
+
+def block_diagonal(system: System, elimination: Elimination, i: int) -> Any:
+    """Diagonal blocks (s, s, L) of one remaining term, ``H`` in ``M = T'HT + I``; unscaled."""
+    own = system.rest[i].own
+    for m, term in enumerate(system.chain):
+        crossing = term.crossings[i]
+        values, W = elimination.values[m][i], elimination.W[m]
+        own -= _eliminated_part(values, W, crossing.levels, crossing.columns, own.shape[2])
+    return own
+
+
+def spherical(T: Any, blocks: Any) -> Any:
+    """``T'HT + I`` level by level."""
+    identity = tf.eye(blocks.shape[0], dtype=tf.float64)[:, :, None]
+    return _scaled(T, blocks, T) + identity
+
+
+def _scaled(t: Any, blocks: Any, t_columns: Any) -> Any:
+    """``T' B T`` level by level."""
+    return matmul_transposed(t[:, :, None], matmul(blocks, t_columns[:, :, None]))
+
+
+def _eliminated_part(values: Any, W: Any, levels: Any, columns: Any, n_levels: int) -> Any:
+    """Sum ``V'WV`` over the pairs of each remaining level.
+
+    In NumPy, since counting into bins takes a third of the time of TensorFlow's segment sums.
+    """
+    n_eliminated = W.shape[2]
+
+    def of_both(values: Any, W: Any) -> Any:
+        V, inner = np.asarray(values), np.asarray(W)
+
+        def at_values(outer: Any) -> Any:
+            turned = np.einsum("cap,abp->cbp", V, np.asarray(outer)[:, :, columns])
+            return tf.constant(2.0 * np.einsum("cdp,dbp->cbp", inner[:, :, levels], turned))
+
+        def at_W(outer: Any) -> Any:
+            V_transposed = V.swapaxes(0, 1)
+            blocks = np.asarray(outer)
+            return tf.constant(_sum_over_pairs(V_transposed, blocks, columns, levels, n_eliminated))
+
+        total = tf.constant(_sum_over_pairs(V, inner, levels, columns, n_levels))
+        return total, at_values, at_W
+
+    def of_data(W: Any) -> Any:
+        total, _, at_W = of_both(values, W)
+        return total, at_W
+
+    def of_variables(values: Any, W: Any) -> Any:
+        total, at_values, at_W = of_both(values, W)
+        return total, lambda outer: (at_values(outer), at_W(outer))
+
+    if isinstance(values, np.ndarray):
+        return tf.custom_gradient(of_data)(W)
+    return tf.custom_gradient(of_variables)(values, W)
+
+
+def _sum_over_pairs(V: Array, blocks: Array, at: Index, to: Index, n_levels: int) -> Array:
+    """Sum ``V' blocks[at] V`` by level `to`, some pairs at a time."""
+    s = V.shape[1]
+    total = np.zeros((s, s, n_levels))
+    for start in range(0, V.shape[2], CHUNK_PAIRS):
+        piece = slice(start, start + CHUNK_PAIRS)
+        turned = np.einsum("cdp,dbp->cbp", blocks[:, :, at[piece]], V[:, :, piece])
+        for a in range(s):
+            for b in range(a + 1):
+                products = np.einsum("cp,cp->p", V[:, a, piece], turned[:, b])
+                total[a, b] += np.bincount(to[piece], products, n_levels)
+    lower = np.tril_indices(s)
+    total[lower[1], lower[0]] = total[lower]
+    return total
+
+
+def gram_times(system: System, w: list[Any]) -> list[Any]:
+    """``Z'WZ w``, unscaled, for vectors of every term."""
+    n_chain = len(system.chain)
+    chain, rest = w[:n_chain], w[n_chain:]
+    out = [_block_times(term.own, x) for term, x in zip(system.terms, w, strict=True)]
+    for m, term in enumerate(system.chain):
+        for j, (parents, link) in enumerate(zip(term.parents, term.links, strict=True)):
+            later = m + 1 + j
+            out[m] += _block_times(link, tf.gather(chain[later], parents, axis=1))
+            up = _block_transposed_times(link, chain[m])
+            out[later] += _sum_by_parent(up, parents, out[later].shape[1])
+        for i, crossing in enumerate(term.crossings):
+            on_chain = _product(crossing.matrix, joined(rest[i]))
+            on_rest = _product(crossing.transposed, joined(chain[m]))
+            out[m] += tf.reshape(on_chain, out[m].shape)
+            out[n_chain + i] += tf.reshape(on_rest, out[n_chain + i].shape)
+    for (i, j), matrix in system.between.items():
+        out[n_chain + i] += tf.reshape(_product(matrix, joined(rest[j])), rest[i].shape)
+    return out
+
+
+def joined(x: Any) -> Any:
+    """(s, L, c) as (s L, c)."""
+    return tf.reshape(x, [x.shape[0] * x.shape[1], x.shape[2]])
+
+
+def _product(matrix: Any, x: Any) -> Any:
+    """Sparse matrix (s_a L_a, s_b L_b) times vectors (s_b L_b, c)."""
+    return tf.raw_ops.SparseMatrixMatMul(a=matrix, b=x)
+
+
+def _block_times(blocks: Any, x: Any) -> Any:
+    """Blocks (a, b, L) times vectors (b, L, c), level by level."""
+    return tf.add_n([blocks[:, b, :, None] * x[b][None] for b in range(blocks.shape[1])])
+
+
+def _block_transposed_times(blocks: Any, x: Any) -> Any:
+    return _block_times(tf.transpose(blocks, [1, 0, 2]), x)
+
+
+def _sum_by_parent(x: Any, parents: Any, n_parents: int) -> Any:
+    """Sum vectors (s, L, c) over the levels of each parent."""
+    return tf.stack([tf.math.unsorted_segment_sum(part, parents, n_parents) for part in x])
