@@ -50,6 +50,11 @@ class TermGram:
         """``L``."""
         return int(self.own.shape[2])
 
+    @property
+    def n_effects(self) -> int:
+        """``q = L s``."""
+        return self.n_coefficients * self.n_levels
+
 
 @dataclass(frozen=True)
 class CrossGram:

@@ -178,7 +178,8 @@ def fit_model(
     size = float(np.max(np.abs(y)))
     # Precision weights have a unit, which the residual variance takes on; in it they average 1.
     unit = 1.0 if options.frequency else float(np.mean(weights))
-    weights = weights / unit
+    if unit != 1.0:
+        weights = weights / unit
     fixed = build_fixed_part(
         X, y, weights, alpha=options.alpha / unit, fit_intercept=options.fit_intercept
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections import UserDict
 
 import numpy as np
@@ -10,21 +9,10 @@ import pytest
 import scipy.sparse as sp
 from sklearn.base import BaseEstimator
 from sklearn.compose import make_column_selector
+from tables import COLUMNS, FRAMES, pd, pl
 
 from sklearn_mackay._roles import FactorColumns, resolve_columns, resolve_roles
 from sklearn_mackay._validation import read_table
-
-pd = pytest.importorskip("pandas")
-pl = pytest.importorskip("polars")
-
-FRAMES = [pd.DataFrame, pl.DataFrame]
-COLUMNS = {
-    "subject": ["a", "b", "a"],
-    "item": [1, 2, 2],
-    "days": [0.0, 1.0, 2.5],
-    "late": [True, False, True],
-    "date": [dt.datetime(2020, 1, day) for day in (1, 2, 3)],
-}
 
 
 def table_of(X):

@@ -247,14 +247,19 @@ def test_strings_integers_and_categories_are_labels_alike(data):
 # Pipelines and model selection.
 
 
-def test_pipeline_with_names(data):
-    X, y = data
+def scaling_pipeline():
+    """The crossed model behind a scaler that keeps the names of the columns."""
     columns = ColumnTransformer(
         [("scale", StandardScaler(), ["days", "age"])],
         remainder="passthrough",
         verbose_feature_names_out=False,
     ).set_output(transform="pandas")
-    pipeline = make_pipeline(columns, crossed_model()).fit(X, y)
+    return make_pipeline(columns, crossed_model())
+
+
+def test_pipeline_with_names(data):
+    X, y = data
+    pipeline = scaling_pipeline().fit(X, y)
     scaled = X.assign(
         **{name: (X[name] - X[name].mean()) / X[name].std(ddof=0) for name in ("days", "age")}
     )
@@ -343,12 +348,7 @@ def test_grid_search_over_groups(data):
 
 def test_grid_search_over_a_pipeline(data):
     X, y = data
-    columns = ColumnTransformer(
-        [("scale", StandardScaler(), ["days", "age"])],
-        remainder="passthrough",
-        verbose_feature_names_out=False,
-    ).set_output(transform="pandas")
-    pipeline = make_pipeline(columns, crossed_model())
+    pipeline = scaling_pipeline()
     cv = KFold(3, shuffle=True, random_state=0)
     search = GridSearchCV(pipeline, {"mackaymixedregressor__alpha": [0.0, 10.0]}, cv=cv).fit(X, y)
     expected = [

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from numpy.testing import assert_array_equal
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import DataConversionWarning
+from tables import COLUMNS, FRAMES, pd, pl
 
 from sklearn_mackay._grouping import encode, learn_grouping
 from sklearn_mackay._validation import (
@@ -19,18 +20,7 @@ from sklearn_mackay._validation import (
     read_weights,
 )
 
-pd = pytest.importorskip("pandas")
-pl = pytest.importorskip("polars")
-
-FRAMES = [pd.DataFrame, pl.DataFrame]
 SERIES = [pd.Series, pl.Series]
-COLUMNS = {
-    "subject": ["a", "b", "a"],
-    "item": [1, 2, 2],
-    "days": [0.0, 1.0, 2.5],
-    "late": [True, False, True],
-    "date": [dt.datetime(2020, 1, day) for day in (1, 2, 3)],
-}
 
 
 class Estimator(RegressorMixin, BaseEstimator):

@@ -94,7 +94,7 @@ class System(NamedTuple):
 def choose_layout(crossproducts: CrossProducts) -> Layout:
     """Eliminate the chain of nested terms that leaves the smallest corner."""
     n_terms = len(crossproducts.terms)
-    size = [term.n_coefficients * term.n_levels for term in crossproducts.terms]
+    size = [term.n_effects for term in crossproducts.terms]
     chains = [
         chain
         for length in range(min(n_terms, 1), n_terms + 1)
@@ -130,10 +130,15 @@ def parents_and_links(
     return parent, link
 
 
+def flat_rows(blocks: Array) -> Array:
+    """Blocks (s, P, L) as rows (s L, P)."""
+    return blocks.transpose(0, 2, 1).reshape(-1, blocks.shape[1])
+
+
 def to_tensors(crossproducts: CrossProducts, layout: Layout, *, reml: bool) -> System:
     """Gram blocks in the order of their elimination; `reml` decides the determinant's part."""
     terms = crossproducts.terms
-    sizes = [terms[k].n_coefficients * terms[k].n_levels for k in layout.rest]
+    sizes = [terms[k].n_effects for k in layout.rest]
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
     R = int(offsets[-1])
     pairs = [_corner_pairs(crossproducts, k, layout.rest, offsets) for k in layout.chain]
@@ -234,7 +239,7 @@ def _corner(
         s, L = term.n_coefficients, term.n_levels
         here = offsets[i] + np.arange(s)[:, None] * L + np.arange(L)  # (s, L)
         corner[here[:, None], here[None, :]] = term.own
-        fixed = term.fixed.transpose(0, 2, 1).reshape(s * L, -1)
+        fixed = flat_rows(term.fixed)
         corner[offsets[i] : offsets[i + 1], R:] = fixed
         corner[R:, offsets[i] : offsets[i + 1]] = fixed.T
         for j in range(i + 1, len(rest)):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from .._crossproducts import CrossGram, CrossProducts
-from .blocks import Layout, oriented, parents_and_links
+from .blocks import Layout, flat_rows, oriented, parents_and_links
 
 Array = NDArray[np.float64]
 
@@ -169,7 +169,7 @@ def _small_and_fixed(
     p = len(crossproducts.penalty)
     fixed = crossproducts.fixed.copy()
     fixed[:p, :p] += np.diag(crossproducts.penalty)
-    rows = [_flat_rows(_with_small(crossproducts, k, small)) for k in small]
+    rows = [flat_rows(_with_small(crossproducts, k, small)) for k in small]
     Q = sum(len(block) for block in rows)
     out = np.zeros((Q + p + 1,) * 2)
     out[Q:, Q:] = fixed
@@ -194,11 +194,6 @@ def _with_small(crossproducts: CrossProducts, k: int, small: tuple[int, ...]) ->
             dense[:, :, table.column_levels, table.row_levels] = table.blocks
         blocks.append(dense.reshape(term.n_coefficients, s * L, term.n_levels))
     return np.concatenate([*blocks, term.fixed], axis=1)
-
-
-def _flat_rows(blocks: Array) -> Array:
-    """(s, P, L) as (s L, P)."""
-    return blocks.transpose(0, 2, 1).reshape(-1, blocks.shape[1])
 
 
 def _pair_keys(table: CrossGram) -> NDArray[np.int64]:

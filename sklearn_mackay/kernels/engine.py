@@ -69,7 +69,7 @@ def prepare_engine(
 
 def _corner_order(crossproducts: CrossProducts, layout: Layout) -> int:
     terms = (crossproducts.terms[k] for k in layout.rest)
-    return len(crossproducts.fixed) + sum(term.n_coefficients * term.n_levels for term in terms)
+    return len(crossproducts.fixed) + sum(term.n_effects for term in terms)
 
 
 def _physical_memory() -> float:

@@ -136,7 +136,7 @@ class IterativeEngine:
         self._n_fixed = len(crossproducts.penalty)
         self._n_large = len(layout.chain + layout.rest)
         self._system = build_system(crossproducts, layout, small, reml=reml)
-        self._size = sum(t.n_coefficients * t.n_levels for t in self._large[len(layout.chain) :])
+        self._size = sum(term.n_effects for term in self._large[len(layout.chain) :])
         self._random_state = random_state
         self._r = tf.zeros([self._size, 0], tf.float64)
         self._T: list[Array] | None = None
@@ -329,7 +329,7 @@ class IterativeEngine:
         samples = log_quadrature(krylov.lengths, krylov.ratios, n_rows)
         # Less a part of expectation zero, which is of first order in S - M.
         samples += n_rows - np.asarray(tf.reduce_sum(x.rest * x.product, axis=0))
-        error = float(np.std(samples, ddof=1) / np.sqrt(c)) if c > 1 else np.inf
+        error = float(np.std(samples, ddof=1) / np.sqrt(c))
         return at.log_det + float(np.mean(samples)) + corner_log_det, error
 
     def is_accurate(self, variances: Variances) -> bool:
@@ -349,10 +349,7 @@ class IterativeEngine:
 
 def set_small_aside(crossproducts: CrossProducts, layout: Layout) -> tuple[Layout, tuple[int, ...]]:
     """Take small terms out of what is iterated on: exact in the corner, they couple the others."""
-    sizes = {
-        k: crossproducts.terms[k].n_coefficients * crossproducts.terms[k].n_levels
-        for k in layout.rest
-    }
+    sizes = {k: crossproducts.terms[k].n_effects for k in layout.rest}
     small: list[int] = []
     for k in sorted(layout.rest, key=sizes.__getitem__)[:-1]:
         if sum(sizes[l] for l in small) + sizes[k] <= SMALL:
@@ -384,7 +381,7 @@ class Corner(NamedTuple):
 
 def close(FF: Array, T_small: list[Array], small: list[TermGram], n_determinant: int) -> Corner:
     """Solve the corner ``D'(F'V^-1F)D + I`` with ``D`` of the small terms' factors."""
-    p = len(FF) - 1 - sum(term.n_coefficients * term.n_levels for term in small)
+    p = len(FF) - 1 - sum(term.n_effects for term in small)
     expanded = [np.kron(t, np.eye(term.n_levels)) for t, term in zip(T_small, small, strict=True)]
     D = linalg.block_diag(*expanded, np.eye(p))
     K = D.T @ FF[:-1, :-1] @ D

@@ -29,15 +29,14 @@ class Elimination(NamedTuple):
 
     Attributes
     ----------
-    own, links, values : lists by term
-        Schur complements of the Gram blocks.
+    links, values : lists by term
+        Schur complements of the blocks with parents and with remaining terms.
     inverses, W : lists of (s_m, s_m, L_m)
-        ``(T'AT + I)^-1`` of those own blocks ``A``, and ``T (T'AT + I)^-1 T'``.
+        ``(T'AT + I)^-1`` of the own blocks' Schur complements ``A``, and ``T (T'AT + I)^-1 T'``.
     log_det : ()
         ``sum log|T'AT + I|``.
     """
 
-    own: list[Any]
     links: list[tuple[Any, ...]]
     values: list[tuple[Any, ...]]
     inverses: list[Any]
@@ -146,51 +145,18 @@ class Schur:
                 v[m] -= _block_times(self._R[m], link_times)
         return v
 
-    def to_chain(self, b: list[Any]) -> list[Any]:
-        """``Z_c'W Z_r b`` for vectors of the remaining terms."""
-        return [
-            tf.reshape(
-                tf.add_n(
-                    [
-                        _product(crossing.matrix, joined(part))
-                        for crossing, part in zip(term.crossings, b, strict=True)
-                    ]
-                ),
-                [*term.own.shape[1:], -1],
-            )
-            for term in self.system.chain
-        ]
-
     def from_chain(self, v: list[Any]) -> list[Any]:
         """``Z_r'W Z_c b`` for vectors ``v = Sigma^-1 b`` of the chain."""
-        b = [joined(tf.tensordot(S, x, 1)) for S, x in zip(self.Sigma_chain, v, strict=True)]
-        return [
-            tf.reshape(
-                tf.add_n(
-                    [
-                        _product(term.crossings[i].transposed, part)
-                        for term, part in zip(self.system.chain, b, strict=True)
-                    ]
-                ),
-                [s, L, -1],
-            )
-            for i, (s, L) in enumerate(self.shapes)
-        ]
-
-    def rest_gram(self, b: list[Any]) -> list[Any]:
-        """``Z_r'W Z_r b``, unscaled."""
-        out = [_block_times(term.own, part) for term, part in zip(self.system.rest, b, strict=True)]
-        for (i, j), matrix in self.system.between.items():
-            out[i] += tf.reshape(_product(matrix, joined(b[j])), out[i].shape)
-        return out
+        b = [tf.tensordot(S, x, 1) for S, x in zip(self.Sigma_chain, v, strict=True)]
+        return rest_from_chain(self.system, b)
 
     def __call__(self, x: Any) -> Continued:
         """Continue vectors (R, c) into the chain and apply ``S``."""
         b = self.scaled(x)
-        chain = [-part for part in self.chain_solve(self.to_chain(b))]
+        chain = [-part for part in self.chain_solve(chain_from_rest(self.system, b))]
         gram = [
             mine + theirs
-            for mine, theirs in zip(self.rest_gram(b), self.from_chain(chain), strict=True)
+            for mine, theirs in zip(rest_gram(self.system, b), self.from_chain(chain), strict=True)
         ]
         return Continued(x, chain, self.join(gram), x + self.scaled_back(gram))
 
@@ -260,7 +226,7 @@ def eliminate(chain: tuple[EliminatedTerm, ...], T: list[Any]) -> Elimination:
                     values[later], values[m], term.crossings, strict=True
                 )
             )
-    return Elimination(own, links, values, inverses, W, log_det)
+    return Elimination(links, values, inverses, W, log_det)
 
 
 def _inherited(weights: Any, values: Any, crossing: Crossing, j: int, n_pairs: int) -> Any:
@@ -344,21 +310,46 @@ def gram_times(system: System, w: list[Any]) -> list[Any]:
     """``Z'WZ w``, unscaled, for vectors of every term."""
     n_chain = len(system.chain)
     chain, rest = w[:n_chain], w[n_chain:]
-    out = [_block_times(term.own, x) for term, x in zip(system.terms, w, strict=True)]
+    own = [_block_times(term.own, x) for term, x in zip(system.chain, chain, strict=True)]
+    on_chain = [a + b for a, b in zip(own, chain_from_rest(system, rest), strict=True)]
     for m, term in enumerate(system.chain):
         for j, (parents, link) in enumerate(zip(term.parents, term.links, strict=True)):
             later = m + 1 + j
-            out[m] += _block_times(link, tf.gather(chain[later], parents, axis=1))
+            on_chain[m] += _block_times(link, tf.gather(chain[later], parents, axis=1))
             up = _block_transposed_times(link, chain[m])
-            out[later] += _sum_by_parent(up, parents, out[later].shape[1])
-        for i, crossing in enumerate(term.crossings):
-            on_chain = _product(crossing.matrix, joined(rest[i]))
-            on_rest = _product(crossing.transposed, joined(chain[m]))
-            out[m] += tf.reshape(on_chain, out[m].shape)
-            out[n_chain + i] += tf.reshape(on_rest, out[n_chain + i].shape)
+            on_chain[later] += _sum_by_parent(up, parents, on_chain[later].shape[1])
+    on_rest = zip(rest_gram(system, rest), rest_from_chain(system, chain), strict=True)
+    return on_chain + [a + b for a, b in on_rest]
+
+
+def chain_from_rest(system: System, b: list[Any]) -> list[Any]:
+    """``Z_c'W Z_r b`` for vectors of the remaining terms."""
+    return [
+        _sum_of_products([crossing.matrix for crossing in term.crossings], b, term)
+        for term in system.chain
+    ]
+
+
+def rest_from_chain(system: System, b: list[Any]) -> list[Any]:
+    """``Z_r'W Z_c b`` for vectors of the chain."""
+    return [
+        _sum_of_products([term.crossings[i].transposed for term in system.chain], b, rest)
+        for i, rest in enumerate(system.rest)
+    ]
+
+
+def rest_gram(system: System, b: list[Any]) -> list[Any]:
+    """``Z_r'W Z_r b`` for vectors of the remaining terms."""
+    out = [_block_times(term.own, part) for term, part in zip(system.rest, b, strict=True)]
     for (i, j), matrix in system.between.items():
-        out[n_chain + i] += tf.reshape(_product(matrix, joined(rest[j])), rest[i].shape)
+        out[i] += tf.reshape(_product(matrix, joined(b[j])), out[i].shape)
     return out
+
+
+def _sum_of_products(matrices: list[Any], b: list[Any], term: Any) -> Any:
+    """Sum of sparse matrices times vectors, as vectors of the term (s, L, c)."""
+    products = [_product(matrix, joined(x)) for matrix, x in zip(matrices, b, strict=True)]
+    return tf.reshape(tf.add_n(products), [*term.own.shape[1:], -1])
 
 
 def joined(x: Any) -> Any:
