@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ._blocks import Block, make_block
 from ._design import Term, make_term, varies_within_levels
 
 Array = NDArray[np.float64]
@@ -51,6 +52,7 @@ class Component:
     diagonal: bool
     term: Term | None
     warnings: tuple[str, ...]
+    start_share: ClassVar[float] = 1.0
 
     def to_internal(self, Sigma: Array, y_scale: float) -> Array:
         """Covariance (s, s) of the term for one in the user's units."""
@@ -75,12 +77,98 @@ class Component:
             full[np.ix_(self.identified, self.identified)] = size @ error @ size.T
         return full
 
-    def effects(self, b: Array, y_scale: float) -> Array:
+    def effects(self, b: Array, y_scale: float, axes: Array | None) -> Array:
         """Random effects (L, s) of all coefficients in the user's units."""
         full = np.zeros((self.n_levels, len(self.coefficients)))
         if self.term is not None:
             full[:, self.identified] = b @ self.term.transform.T * y_scale
         return full
+
+
+@dataclass(frozen=True)
+class BlockComponent:
+    """A feature block's part of the model: what `Component` is for a factor.
+
+    Attributes
+    ----------
+    name : str
+        Block.
+    n_columns : int
+        Number of columns.
+    term : Block or None
+        None where no column varies.
+    warnings : tuple of str
+        What the user should know about the block.
+    """
+
+    name: str
+    n_columns: int
+    term: Block | None
+    warnings: tuple[str, ...]
+    coefficients: ClassVar[tuple[str, ...]] = ("column",)
+    diagonal: ClassVar[bool] = False
+
+    @property
+    def identified(self) -> tuple[int, ...]:
+        """As if the columns' common variance were that of one coefficient."""
+        return () if self.term is None else (0,)
+
+    @property
+    def start_share(self) -> float:
+        """Internal variance that makes the block contribute a variance of 1."""
+        return 1.0 / max(self.n_columns, 1)
+
+    def to_internal(self, Sigma: Array, y_scale: float) -> Array:
+        """Variance (1, 1) of the term for one in the user's units."""
+        assert self.term is not None
+        return np.asarray(Sigma * (self.term.scale / y_scale) ** 2)
+
+    def to_user(self, Sigma: Array, y_scale: float) -> Array:
+        """Variance in the user's units."""
+        if self.term is None:
+            return np.zeros((1, 1))
+        return np.asarray(Sigma * (y_scale / self.term.scale) ** 2)
+
+    def error_to_user(self, error: Array, y_scale: float) -> Array:
+        """Standard error of `to_user`, from that of the term's variance."""
+        return self.to_user(error, y_scale)
+
+    def effects(self, b: Array, y_scale: float, axes: Array | None) -> Array:
+        """Coefficients (p,) of the columns in the user's units."""
+        if self.term is None:
+            return np.zeros(self.n_columns)
+        along_columns = b[:, 0] if axes is None else axes @ b[:, 0]
+        return self.term.coefficients(along_columns) * y_scale
+
+
+def make_block_component(
+    name: str, columns: Any, weights: Array, *, centered: bool
+) -> BlockComponent:
+    """Build a block's term, and say so where none of its columns varies.
+
+    Parameters
+    ----------
+    name : str
+        Block.
+    columns : ndarray or sparse array of shape (n, p)
+        The user's columns.
+    weights : ndarray of shape (n,)
+        Row weights.
+    centered : bool
+        Whether the fixed part has an intercept.
+
+    Returns
+    -------
+    BlockComponent
+    """
+    block = make_block(columns, weights, centered=centered)
+    notes = []
+    if block is None:
+        notes.append(
+            f"No column of feature block {name!r} varies: its variance is not identified and is "
+            "set to 0. Remove it from `feature_blocks`."
+        )
+    return BlockComponent(name, columns.shape[1], block, tuple(notes))
 
 
 def make_component(

@@ -16,7 +16,7 @@ from scipy import sparse
 
 Array = NDArray[np.float64]
 
-BLOCK_ROWS = 2**20  # rows at once, 8 MiB a column
+BLOCK_ENTRIES = 2**22  # of rows taken at once, 32 MiB
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,10 @@ def make_term(
     return Term(codes, n_levels, np.ascontiguousarray(columns), transform, diagonal)
 
 
-def row_blocks(n_rows: int) -> list[slice]:
-    """Slices of rows, so that what is made of one of them stays small."""
-    return [slice(start, start + BLOCK_ROWS) for start in range(0, n_rows, BLOCK_ROWS)]
+def row_blocks(n_rows: int, n_columns: int = 4) -> list[slice]:
+    """Slices of rows, so that what is made of one of them, of `n_columns`, stays small."""
+    step = max(BLOCK_ENTRIES // max(n_columns, 1), 1)
+    return [slice(start, start + step) for start in range(0, n_rows, step)]
 
 
 def largest_entry(columns: Array) -> Array:
@@ -125,7 +126,7 @@ def root_mean_square(columns: Array, weights: Array) -> Array:
     largest = largest_entry(columns)
     unit = np.where(largest > 0, largest, 1.0)
     total = np.zeros(columns.shape[1])
-    for rows in row_blocks(len(columns)):
+    for rows in row_blocks(*columns.shape):
         total += weights[rows] @ (columns[rows] / unit) ** 2
     rms = largest * np.sqrt(total / np.sum(weights))
     return np.where(rms > 0, rms, 1.0)
@@ -159,13 +160,14 @@ def random_part(codes: NDArray[np.integer[Any]], columns: Array, effects: Array)
         Level of each row.
     columns : ndarray of shape (s, n)
         Unscaled values that multiply the coefficients.
-    effects : ndarray of shape (L, s)
-        Random effects.
+    effects : ndarray of shape (L, s) or (t, L, s)
+        Random effects, of one response or of several.
 
     Returns
     -------
-    ndarray of shape (n,)
+    ndarray of shape (n,) or (n, t)
     """
     known = codes >= 0
-    part = np.einsum("sn,ns->n", columns, effects[np.where(known, codes, 0)])
-    return np.where(known, part, 0.0)
+    at_rows = effects[..., np.where(known, codes, 0), :]
+    part = np.einsum("sn,...ns->...n", columns, at_rows)
+    return np.where(known, part, 0.0).T

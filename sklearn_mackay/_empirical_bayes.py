@@ -34,6 +34,7 @@ DAMPINGS = (0.1, 1.0, 10.0, 100.0)  # of the Hessian with unit diagonal, tried i
 SMALL = 0.1  # effective parameters below which zero, or leaving it, is worth a try
 ROTATION_TOLERANCE = 1e-7  # decrement that MacKay's update may leave, in units of the deviance
 POLISHED = 1e-3  # of the tolerance: the variances err by its root, 1e-5 of their standard error
+EXACT = 1e-5  # the same where nothing is random: 1e-6 of their standard error
 ROUNDING = 1e-13  # relative rounding of a deviance; differences below it mean nothing
 ROUNDING_OF_YPY = 0.02  # of y'Wy, in the same unit: y'Py is a difference from it over sigma2
 
@@ -233,6 +234,7 @@ def _iterate(walk: _Walk, method: str, max_iter: int, tol: float) -> bool:
 
 
 def _iterate_newton(walk: _Walk, max_iter: int, tol: float) -> bool:
+    before = np.inf
     for iteration in range(max_iter):
         if walk.zero_residual:
             return True
@@ -244,12 +246,19 @@ def _iterate_newton(walk: _Walk, max_iter: int, tol: float) -> bool:
             if not (_descend(walk, step) or _release(walk, tol)):
                 _try(walk, "mm", mm_update(walk.solution, walk.freedom), step.decrement)
             _zero(walk, step.decrement)
+            before = step.decrement
             continue
-        # The decrement bounds the deviance; one more step makes the variances as exact, unless
-        # random traces err by more.
-        if walk.solution.log_det is not None or step.decrement > POLISHED * tol:
+        # The decrement bounds the deviance; the variances err by its root. They are made exact,
+        # unless random traces err by more: steps converge linearly, so that the last two decrements
+        # tell the next.
+        is_exact = walk.solution.log_det is not None
+        if is_exact or step.decrement > POLISHED * tol:
             _try(walk, "newton", step.at(1.0), step.decrement)
         _zero(walk, step.decrement, below=SMALL)
+        ratio = step.decrement / before if before > 0 else 1.0
+        before = step.decrement
+        if is_exact and ratio < 0.5 and ratio * step.decrement > EXACT * tol:
+            continue
         if not _release(walk, tol):
             return True
     return False

@@ -5,26 +5,35 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import combinations
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
 from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
-from ._components import RESIDUAL, Component, make_component, read_covariance, read_variances
+from ._components import (
+    RESIDUAL,
+    BlockComponent,
+    Component,
+    make_block_component,
+    make_component,
+    read_covariance,
+    read_variances,
+)
+from ._crossproducts import CrossProducts
 from ._design import random_part, to_dense
-from ._empirical_bayes import Iteration
 from ._grouping import Grouping, encode, learn_grouping, same_kind, unseen_labels
-from ._model import ILL_CONDITIONED, Estimates, Options, fit_model
+from ._model import ILL_CONDITIONED, AnyComponent, Estimates, Options, fit_model
+from ._progress import progress
 from ._roles import ColumnRoles, FactorColumns, resolve_roles
+from ._solution import Engine
 from ._validation import Labels, Table, read_groups, read_table, read_target, read_weights
 
 Array = NDArray[np.float64]
@@ -32,13 +41,14 @@ Array = NDArray[np.float64]
 METHODS = ("reml", "ml", "mackay", "quick")
 
 
-class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
+class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     """Linear mixed model: one level of regularisation per grouping factor, learned from the data.
 
     Fits ``y = X beta + sum_k Z_k b_k + e`` with ``b_kj ~ N(0, Sigma_k)`` for each level ``j`` of
     grouping factor ``k`` and ``e ~ N(0, sigma2 / w)``. The variances maximise the evidence, which
-    is the REML likelihood; no validation set is needed. With no groups it is
-    :class:`~sklearn.linear_model.Ridge`.
+    is the REML likelihood; no validation set is needed. A block of numeric features is a term of
+    the same kind, with one variance for all its coefficients: ridge regression with one penalty a
+    block, chosen by the data. With neither it is :class:`~sklearn.linear_model.Ridge`.
 
     Parameters
     ----------
@@ -51,9 +61,16 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
     covariance : {"full", "diagonal"} or dict of factor to these, default="full"
         Whether intercept and slopes of a level are correlated.
     fixed_features : list, boolean mask or callable, default=None
-        Columns of the fixed part; None for every column that is no grouping factor.
-    alpha : float, default=0.0
-        Ridge penalty of the fixed features, as in Ridge; the intercept is never penalised.
+        Columns of the fixed part; None for every column that is no grouping factor and in no
+        feature block.
+    feature_blocks : dict, default=None
+        ``{"genes": columns, "clinical": columns}``: the coefficients of a block's columns share
+        one prior variance, estimated from the data. A block is not scaled: give columns in
+        comparable units. Columns are centred where there is an intercept; sparse ones are not,
+        which changes nothing but the criterion of method="ml".
+    alpha : float or "auto", default=0.0
+        Ridge penalty of the fixed features, as in Ridge; the intercept is never penalised. "auto":
+        chosen by the data, the fixed features are a feature block called "features".
     fit_intercept : bool, default=True
         Whether the fixed part has an intercept.
     method : {"reml", "ml", "mackay", "quick"}, default="reml"
@@ -89,19 +106,24 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
     random_state : int, RandomState instance or None, default=None
         Draws the probes of the iterative engine; an int makes fits repeatable.
     verbose : int, default=0
-        1 prints a line an iteration.
+        1 prints a line an iteration, or shows a bar where standard error is a terminal.
 
     Attributes
     ----------
     coef_ : ndarray of shape (n_fixed_features,)
-        Fixed effects, in the order of `fixed_features_`.
+        Coefficients, in the order of `fixed_features_`. Here and below, a response of shape
+        (n_samples, n_outputs) puts an axis of outputs first.
     intercept_ : float
         Fixed intercept.
     coef_std_, intercept_std_ : ndarray of shape (n_fixed_features,), float
-        Their standard errors; NaN for a column dropped as a combination of others.
+        Their standard errors; NaN for a column dropped as a combination of others, and for those
+        of feature blocks.
     variance_components_ : dict of str to float or ndarray of shape (s, s)
         Variance of each factor's effects, a covariance matrix with slopes (intercept first, then
-        slopes as given); and "residual".
+        slopes as given); of each feature block's coefficients; and "residual".
+    alpha_ : dict of str to float
+        Ridge penalty that each feature block's variance stands for, ``residual / variance``;
+        infinite where the variance is zero.
     variance_mc_error_ : dict of str to float or ndarray of shape (s, s)
         Standard error which the probes add to each entry of `variance_components_`; zero with
         the exact engine.
@@ -110,7 +132,7 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
     group_levels_ : dict of str to ndarray of shape (n_levels,)
         Labels of each factor's levels.
     effective_dof_ : dict of str to float
-        MacKay's effective number of parameters, ``gamma``, of each factor.
+        MacKay's effective number of parameters, ``gamma``, of each factor and feature block.
     log_likelihood_ : float
         Log-likelihood (REML's except for method="ml"), with lme4's constants; ``inf`` where the
         model fits y exactly.
@@ -134,7 +156,8 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
     groups_ : list of str
         Names of the grouping factors.
     fixed_features_ : ndarray of str or int
-        Names, or positions, of the fixed features.
+        Names, or positions, of the features that `coef_` belongs to: the fixed ones, and those of
+        feature blocks.
     n_features_in_ : int
         Number of columns of X, grouping columns included.
     feature_names_in_ : ndarray of str
@@ -175,7 +198,8 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
         random_slopes: Any = None,
         covariance: Any = "full",
         fixed_features: Any = None,
-        alpha: float = 0.0,
+        feature_blocks: Any = None,
+        alpha: Any = 0.0,
         fit_intercept: bool = True,
         method: str = "reml",
         solver: str = "auto",
@@ -195,6 +219,7 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
         self.random_slopes = random_slopes
         self.covariance = covariance
         self.fixed_features = fixed_features
+        self.feature_blocks = feature_blocks
         self.alpha = alpha
         self.fit_intercept = fit_intercept
         self.method = method
@@ -220,8 +245,8 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
         ----------
         X : data frame, array-like or sparse matrix of shape (n_samples, n_features)
             Fixed features, slopes and, named by the parameter `groups`, grouping columns.
-        y : array-like of shape (n_samples,)
-            Response.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Response; several share the columns of X, each has variances of its own.
         sample_weight : array-like of shape (n_samples,), default=None
             Row weights; see `weight_type`. A row of weight zero is left out.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
@@ -237,7 +262,8 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
         ValueError
             For input that cannot be fitted; the estimator is then as before.
         """
-        # The only road to TensorFlow: importing the package, predicting and unpickling do without.
+        # The only road to TensorFlow: importing the package, predicting, unpickling and fitting
+        # small problems do without.
         from .kernels.engine import prepare_engine
 
         self._check_parameters()
@@ -252,27 +278,36 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
             groups=self.groups,
             random_slopes=self.random_slopes,
             fixed_features=self.fixed_features,
+            feature_blocks=self.feature_blocks,
+            shrink_fixed=isinstance(self.alpha, str),
             array_factors=names,
         )
         options = self._read_options(roles)
         rows = _counted(weights)
         groupings, components = self._build_components(table, roles, arrays, weights, options)
         fixed = table.numeric(roles.fixed, copy=self.copy_X)
-        estimates = fit_model(
-            fixed if isinstance(rows, slice) else fixed[rows],
-            y[rows],
-            weights[rows],
-            components,
-            options,
-            partial(
-                prepare_engine,
+
+        def prepare(crossproducts: CrossProducts, *, reml: bool) -> Engine:
+            return prepare_engine(
+                crossproducts,
+                reml=reml,
                 solver=self.solver,
                 n_probes=self.n_probes,
                 random_state=check_random_state(self.random_state),
-            ),
-            self._report,
-        )
-        self._keep(estimates, table, roles, groupings, shell)
+            )
+
+        with progress(self.verbose, self.tol) as report:
+            estimates = fit_model(
+                fixed if isinstance(rows, slice) else fixed[rows],
+                y[rows].reshape(-1, y[:1].size),
+                weights[rows],
+                components,
+                options,
+                prepare,
+                report,
+            )
+        outputs = [self._fitted(one, table, roles) for one in estimates]
+        self._keep(outputs[0] if y.ndim == 1 else _stacked(outputs), table, roles, groupings, shell)
         self._warn(estimates, components)
         return self
 
@@ -290,7 +325,7 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples,)
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
 
         Raises
         ------
@@ -300,7 +335,8 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         table = read_table(self, X, reset=False)
         chosen = self._chosen_factors(self.effects if effects is None else effects)
-        prediction = np.asarray(self.intercept_ + table.numeric(self._roles.fixed) @ self.coef_)
+        features = table.numeric(self._roles.features)
+        prediction = np.asarray(features @ self.coef_.T + self.intercept_)
         for factor, grouping, labels in self._labels_to_predict(table, groups, chosen):
             codes = self._encode(grouping, labels)
             intercept = np.ones((int(factor.intercept), table.n_rows))
@@ -315,7 +351,7 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
         ----------
         X : data frame, array-like or sparse matrix of shape (n_samples, n_features)
             The columns that `fit` saw.
-        y : array-like of shape (n_samples,)
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Response.
         sample_weight : array-like of shape (n_samples,), default=None
             Row weights.
@@ -366,7 +402,7 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
                     f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}."
                 )
         numbers: tuple[tuple[str, Any, str, int], ...] = (
-            ("alpha", Real, "a number", 0),
+            *((("alpha", Real, "'auto' or a number", 0),) if self.alpha != "auto" else ()),
             ("n_probes", Integral, "an integer", 2),
             ("max_iter", Integral, "an integer", 1),
             ("tol", Real, "a number", 0),
@@ -381,16 +417,24 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
         names = [factor.name for factor in roles.factors]
         if RESIDUAL in names:
             raise ValueError("A grouping factor cannot be called 'residual': rename its column.")
+        if roles.blocks and self.method == "quick":
+            raise ValueError(
+                "method='quick' is published for grouping factors only: use method='mackay' with "
+                "feature blocks or alpha='auto'."
+            )
+        if RESIDUAL in roles.blocks:
+            raise ValueError("A feature block cannot be called 'residual': give it another name.")
         self._chosen_factors(self.effects, names)
         diagonal = read_covariance(self.covariance, names)
         coefficients = {factor.name: factor.coefficient_names for factor in roles.factors}
+        coefficients |= dict.fromkeys(roles.blocks, BlockComponent.coefficients)
         held, start = (
             read_variances(getattr(self, parameter), coefficients, diagonal, parameter)
             for parameter in ("fixed_variances", "initial_variances")
         )
         return Options(
             method=self.method,
-            alpha=float(self.alpha),
+            alpha=0.0 if self.alpha == "auto" else float(self.alpha),
             fit_intercept=bool(self.fit_intercept),
             frequency=self.weight_type == "frequency",
             diagonal=diagonal,
@@ -407,10 +451,11 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
         arrays: Sequence[Labels],
         weights: Array,
         options: Options,
-    ) -> tuple[list[Grouping], list[Component]]:
-        """Learn the levels of each factor on the rows of positive weight, and build its term."""
+    ) -> tuple[list[Grouping], list[AnyComponent]]:
+        """Learn the levels of each factor on the rows of positive weight; build all terms."""
         rows = _counted(weights)
-        groupings, components = [], []
+        groupings: list[Grouping] = []
+        components: list[Component] = []
         for i, factor in enumerate(roles.factors):
             labels = [arrays[i]] if arrays else [table.labels(c) for c in factor.columns]
             grouping, codes = learn_grouping(factor.name, [column[rows] for column in labels])
@@ -431,27 +476,39 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
                 )
             )
         _check_distinct(components)
-        return groupings, components
+        blocks = [
+            make_block_component(
+                name,
+                table.numeric(columns, copy=False)[rows],
+                weights[rows],
+                centered=options.fit_intercept,
+            )
+            for name, columns in roles.blocks.items()
+        ]
+        blocks.sort(key=lambda block: block.term is None or not block.term.is_large)
+        return groupings, [*components, *blocks]
 
-    def _keep(
-        self,
-        estimates: Estimates,
-        table: Table,
-        roles: ColumnRoles,
-        groupings: Sequence[Grouping],
-        shell: MacKayMixedRegressor,
-    ) -> None:
-        """Set the fitted attributes, all at once: a fit that failed before this left no trace."""
+    def _fitted(self, estimates: Estimates, table: Table, roles: ColumnRoles) -> dict[str, Any]:
+        """Fitted attributes of one response."""
         std = np.sqrt(np.diag(estimates.fixed_cov))
         k = estimates.n_parameters
-        fitted = {
-            "coef_": estimates.coef,
+        coef, coef_std = np.full((2, table.n_columns), np.nan)
+        coef[list(roles.fixed)] = estimates.coef
+        coef_std[list(roles.fixed)] = std[1:]
+        for name, columns in roles.blocks.items():
+            coef[list(columns)] = estimates.b[name]
+        features = list(roles.features)
+        sigma2 = float(estimates.Sigma[RESIDUAL][0, 0])
+        return {
+            "coef_": coef[features],
             "intercept_": estimates.intercept,
-            "coef_std_": std[1:],
+            "coef_std_": coef_std[features],
             "intercept_std_": float(std[0]),
             "variance_components_": _by_factor(estimates.Sigma),
-            "random_effects_": estimates.b,
-            "group_levels_": {grouping.name: grouping.labels for grouping in groupings},
+            "alpha_": {
+                name: _ratio(sigma2, float(estimates.Sigma[name][0, 0])) for name in roles.blocks
+            },
+            "random_effects_": {factor.name: estimates.b[factor.name] for factor in roles.factors},
             "effective_dof_": estimates.gamma,
             "variance_mc_error_": _by_factor(estimates.mc_error),
             "log_likelihood_mc_error_": 0.5 * estimates.deviance_mc_error,
@@ -464,9 +521,24 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
             "converged_": estimates.converged,
             "singular_": estimates.singular,
             "history_": estimates.history,
+        }
+
+    def _keep(
+        self,
+        fitted: dict[str, Any],
+        table: Table,
+        roles: ColumnRoles,
+        groupings: Sequence[Grouping],
+        shell: MacKayMixedRegressor,
+    ) -> None:
+        """Set the fitted attributes, all at once: a fit that failed before this left no trace."""
+        features = list(roles.features)
+        fitted = {
+            **fitted,
+            "group_levels_": {grouping.name: grouping.labels for grouping in groupings},
             "groups_": [factor.name for factor in roles.factors],
             "fixed_features_": np.array(
-                roles.fixed if table.names is None else [table.name(c) for c in roles.fixed]
+                features if table.names is None else [table.name(c) for c in features]
             ),
             "_roles": roles,
             "_groupings": tuple(groupings),
@@ -477,65 +549,71 @@ class MacKayMixedRegressor(RegressorMixin, BaseEstimator):
                 fitted[name] = getattr(shell, name)
         self.__dict__.update(fitted)
 
-    def _warn(self, estimates: Estimates, components: Sequence[Component]) -> None:
-        for component in components:
-            for message in component.warnings:
-                warnings.warn(message, UserWarning, stacklevel=3)
+    def _warn(self, outputs: Sequence[Estimates], components: Sequence[AnyComponent]) -> None:
+        said: list[tuple[str, type[Warning]]] = [
+            (message, UserWarning) for c in components for message in c.warnings
+        ]
+        said += self._fixed_part_warnings(outputs[0])
+        for j, estimates in enumerate(outputs):
+            where = f"Output {j}: " if len(outputs) > 1 else ""
+            said += [
+                (where + message, category)
+                for message, category in self._output_warnings(estimates, components)
+            ]
+        for message, category in said:
+            warnings.warn(message, category, stacklevel=3)
+
+    def _fixed_part_warnings(self, estimates: Estimates) -> list[tuple[str, type[Warning]]]:
         if len(estimates.dropped):
-            names = ", ".join(repr(self.fixed_features_[i].item()) for i in estimates.dropped)
-            warnings.warn(
+            dropped = [self._roles.features.index(self._roles.fixed[i]) for i in estimates.dropped]
+            names = ", ".join(repr(self.fixed_features_[i].item()) for i in dropped)
+            message = (
                 f"Fixed features {names} are combinations of the others (or of the intercept) and "
-                "get coefficient 0. Remove them, or give a positive `alpha`.",
-                UserWarning,
-                stacklevel=3,
+                "get coefficient 0. Remove them, or give a positive `alpha`."
             )
         elif estimates.condition > ILL_CONDITIONED:
-            warnings.warn(
+            message = (
                 f"The fixed features are nearly collinear (condition number "
                 f"{estimates.condition:.1e} after scaling): their coefficients are poorly "
-                "determined. Remove some, or give a positive `alpha`.",
-                UserWarning,
-                stacklevel=3,
+                "determined. Remove some, or give a positive `alpha`."
             )
+        else:
+            return []
+        return [(message, UserWarning)]
+
+    def _output_warnings(
+        self, estimates: Estimates, components: Sequence[AnyComponent]
+    ) -> list[tuple[str, type[Warning]]]:
+        said: list[tuple[str, type[Warning]]] = []
         if estimates.exact_fit and components:
-            warnings.warn(
+            message = (
                 "The model fits y exactly: the residual variance is zero, and variances cannot be "
-                "estimated (y may be constant, or a function of the features and groups).",
-                UserWarning,
-                stacklevel=3,
+                "estimated (y may be constant, or a function of the features and groups)."
             )
+            said.append((message, UserWarning))
         for name, direction in estimates.collapsed:
             coefficients = next(c.coefficients for c in components if c.name == name)
-            warnings.warn(
+            message = (
                 f"method='quick' lost a direction of the covariance of {name!r}: the variance of "
                 f"{_combination(direction, coefficients)} collapsed to zero, because it is less "
-                "than about three times its sampling variance. Use method='reml' or 'mackay'.",
-                ConvergenceWarning,
-                stacklevel=3,
+                "than about three times its sampling variance. Use method='reml' or 'mackay'."
             )
+            said.append((message, ConvergenceWarning))
         if not estimates.solved:
-            warnings.warn(
+            message = (
                 "Conjugate gradients did not converge: the factors are hardly connected, or their "
                 "variances enormous beside the residual. The estimates are not to be trusted. Use "
-                "solver='exact', or fewer factors.",
-                ConvergenceWarning,
-                stacklevel=3,
+                "solver='exact', or fewer factors."
             )
+            said.append((message, ConvergenceWarning))
         elif not estimates.converged:
-            warnings.warn(
+            message = (
                 f"The variances did not converge in {self.max_iter} iterations; the last change "
                 f"was {estimates.history[-1]['change']:.1e}, `tol` is {self.tol:.1e}. Increase "
-                "`max_iter`, or use method='reml', which needs fewer.",
-                ConvergenceWarning,
-                stacklevel=3,
+                "`max_iter`, or use method='reml', which needs fewer."
             )
-
-    def _report(self, iteration: Iteration) -> None:
-        if self.verbose:
-            print(
-                f"{iteration.step:>8s}  deviance {iteration.deviance:.8f}  "
-                f"change {iteration.change:.2e}"
-            )
+            said.append((message, ConvergenceWarning))
+        return said
 
     def _chosen_factors(self, effects: Any, factors: Sequence[str] | None = None) -> list[str]:
         """Names of the factors whose effects are added."""
@@ -626,9 +704,24 @@ def _counted(weights: Array) -> slice | NDArray[np.bool_]:
     return slice(None) if positive.all() else positive
 
 
+def _stacked(outputs: Sequence[Any]) -> Any:
+    """Attributes of several responses: numbers and arrays along a new first axis."""
+    first = outputs[0]
+    if isinstance(first, dict):
+        return {key: _stacked([output[key] for output in outputs]) for key in first}
+    if isinstance(first, str):
+        return first
+    return list(outputs) if isinstance(first, list) else np.array(outputs)
+
+
 def _by_factor(matrices: Mapping[str, Array]) -> dict[str, float | Array]:
     """Covariances as users see them: a number where there is one coefficient."""
     return {name: float(S[0, 0]) if S.shape == (1, 1) else S for name, S in matrices.items()}
+
+
+def _ratio(sigma2: float, variance: float) -> float:
+    """Ridge penalty that a prior variance stands for; none at all where both are zero."""
+    return sigma2 / variance if variance > 0 else float(np.inf)
 
 
 def _slopes(table: Table, factor: FactorColumns) -> Array:

@@ -33,13 +33,13 @@ class FixedPart:
     ----------
     X : ndarray or sparse array of shape (n, r)
         Internal columns; the intercept, if any, last.
-    y : ndarray of shape (n,)
+    y : ndarray of shape (n,) or (n, t)
         Response less its regression on the unpenalised columns.
     penalty : ndarray of shape (r,)
         Ridge penalty of each internal column.
     to_coefficients : ndarray of shape (1 + p, r)
         Maps internal coefficients to the intercept and the user's coefficients.
-    offset : ndarray of shape (r,)
+    offset : ndarray of shape (r,) or (r, t)
         Internal coefficients of the regression already taken out of y.
     log_det_basis : float
         ``log|det A|`` where ``X_internal = X_user A`` on the columns kept.
@@ -61,6 +61,10 @@ class FixedPart:
     def without_rows(self) -> FixedPart:
         """What is left to know once the Gram blocks are built."""
         return replace(self, X=self.X[:0].copy(), y=self.y[:0].copy())
+
+    def for_output(self, output: int) -> FixedPart:
+        """One of several responses."""
+        return replace(self, y=self.y[:, output], offset=self.offset[:, output])
 
     def coefficients(self, beta: Array) -> Array:
         """Intercept and coefficients (1 + p,) for internal ``beta`` of the reduced response."""
@@ -85,8 +89,8 @@ def build_fixed_part(
     ----------
     X : ndarray or sparse array of shape (n, p)
         The user's fixed columns; overwritten where dense.
-    y : ndarray of shape (n,)
-        Response.
+    y : ndarray of shape (n,) or (n, t)
+        Response, or several.
     weights : ndarray of shape (n,)
         Positive row weights that count rows: their sum is the number of rows.
     alpha : float
@@ -173,17 +177,17 @@ def _assemble(
         penalty = np.append(penalty, 0.0)
         to_coefficients = np.column_stack([to_coefficients, np.eye(len(basis) + 1)[0]])
     free = np.flatnonzero(penalty == 0.0)
-    coefficients = np.zeros(len(penalty))
+    coefficients = np.zeros((len(penalty), *y.shape[1:]))
     residual = y
     if len(free):
         X_free = X if len(free) == X.shape[1] else X[:, free]
         gram = sum(
             to_dense(X_free[rows].T @ row_scaled(X_free[rows], weights[rows]))
-            for rows in row_blocks(len(y))
+            for rows in row_blocks(*X_free.shape)
         )
         # A second pass removes what rounding of a large offset left in the first.
         for _ in range(2):
-            delta = linalg.lstsq(gram, X_free.T @ (weights * residual))[0]
+            delta = linalg.lstsq(gram, X_free.T @ (weights * residual.T).T)[0]
             residual = residual - X_free @ delta
             coefficients[free] += delta
     return residual, coefficients, penalty, X, to_coefficients
@@ -198,7 +202,7 @@ def _orthonormal_basis(
         return np.zeros((0, 0)), np.arange(0), 1.0
     R = np.zeros((0, p))
     total = np.sum(weights)
-    for rows in row_blocks(len(columns)):
+    for rows in row_blocks(*columns.shape):
         root = np.sqrt(weights[rows] / total)[:, None]
         stacked = np.vstack([R, root * (columns[rows] / scale)])
         R = np.asarray(np.linalg.qr(stacked, mode="r"))
@@ -222,9 +226,9 @@ def _least_norm_basis(columns: Array, weights: Array, rank: int) -> Array:
 
 def _is_saturated(part: Any, y: Array, weights: Array, n_columns: int) -> bool:
     """Whether the fixed part leaves no residual, or could not with as many columns as rows."""
-    residual = float(weights @ part[0] ** 2)
-    total = float(weights @ (y - np.average(y, weights=weights)) ** 2)
-    return n_columns >= float(np.sum(weights)) or residual <= SATURATED**2 * total
+    residual = weights @ part[0] ** 2
+    total = weights @ (y - np.average(y, axis=0, weights=weights)) ** 2
+    return bool(n_columns >= float(np.sum(weights)) or np.all(residual <= SATURATED**2 * total))
 
 
 def _sparse_scale(X: Any) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._components import RESIDUAL, Component
+from ._components import RESIDUAL, BlockComponent, Component
 from ._criterion import deviance
 from ._crossproducts import CrossProducts, build_crossproducts
 from ._empirical_bayes import Fit, Iteration, estimate_variances
@@ -19,9 +19,9 @@ from ._variances import Freedom, StandardErrors, gradient_noise, standard_errors
 
 Array = NDArray[np.float64]
 Prepare = Callable[..., Engine]
+AnyComponent = Component | BlockComponent
 
 MONTE_CARLO_SHARE = 0.05  # of a variance's standard error that random probes may add
-MOST_PROBES = 512
 MOST_REPETITIONS = 2  # the first may move, the second then starts where it is
 EXPLAINED = 1e-12  # residual of y on X, relative to the spread of y, that is rounding
 ROUNDING_OF_Y = 5e-15  # the same relative to the size of y: a few units in its last place
@@ -72,13 +72,13 @@ class Estimates:
     intercept : float
         Fixed intercept.
     coef : ndarray of shape (p,)
-        Fixed coefficients.
+        Fixed coefficients; those of the blocks are in `b`.
     fixed_cov : ndarray of shape (1 + p, 1 + p)
         Covariance of intercept and coefficients; NaN for dropped columns.
     Sigma : dict of str to ndarray
         Covariance of each factor, and the residual variance as a (1, 1) matrix.
     b : dict of str to ndarray of shape (L_k, s_k)
-        Random effects.
+        Random effects; for a block the coefficients (p,) of its columns.
     gamma : dict of str to float
         Effective number of parameters.
     deviance : float
@@ -141,23 +141,23 @@ def fit_model(
     X: Any,
     y: Array,
     weights: Array,
-    components: Sequence[Component],
+    components: Sequence[AnyComponent],
     options: Options,
     prepare: Prepare,
     report: Callable[[Iteration], None],
-) -> Estimates:
-    """Estimate a mixed model.
+) -> list[Estimates]:
+    """Estimate a mixed model, or several that share everything but the response.
 
     Parameters
     ----------
     X : ndarray or sparse array of shape (n, p)
         Fixed columns without intercept; overwritten where dense.
-    y : ndarray of shape (n,)
-        Response.
+    y : ndarray of shape (n, t)
+        Responses; each has variances of its own.
     weights : ndarray of shape (n,)
         Positive row weights.
-    components : sequence of Component
-        The grouping factors.
+    components : sequence of Component or BlockComponent
+        The grouping factors, then the feature blocks.
     options : Options
         What to estimate.
     prepare : callable
@@ -167,7 +167,8 @@ def fit_model(
 
     Returns
     -------
-    Estimates
+    list of Estimates
+        One for each response.
 
     Raises
     ------
@@ -175,7 +176,7 @@ def fit_model(
         Where rows do not suffice to estimate variances, or the equations are singular.
     """
     spread = _spread(y, weights)
-    size = float(np.max(np.abs(y)))
+    size = np.max(np.abs(y), axis=0)
     # Precision weights have a unit, which the residual variance takes on; in it they average 1.
     unit = 1.0 if options.frequency else float(np.mean(weights))
     if unit != 1.0:
@@ -183,21 +184,51 @@ def fit_model(
     fixed = build_fixed_part(
         X, y, weights, alpha=options.alpha / unit, fit_intercept=options.fit_intercept
     )
-    residual = float(np.sqrt(np.average(fixed.y**2, weights=weights)))
-    explained = residual <= max(EXPLAINED * spread, ROUNDING_OF_Y * size)
-    y_scale = 1.0 if explained else residual
-    sigma2_scale = y_scale**2 * unit
+    residual = np.sqrt(np.average(fixed.y**2, axis=0, weights=weights))
+    explained = residual <= np.maximum(EXPLAINED * spread, ROUNDING_OF_Y * size)
+    y_scale = np.where(explained, 1.0, residual)
     active = [component for component in components if component.term is not None]
     crossproducts = build_crossproducts(
         [component.term for component in active if component.term is not None],
         fixed.X,
-        np.zeros_like(y) if explained else fixed.y / y_scale,
+        np.where(explained, 0.0, fixed.y / y_scale),
         weights,
         penalty=fixed.penalty,
         n=float(np.sum(weights)) if options.frequency else float(len(y)),
         sum_log_weights=0.0 if options.frequency else float(np.sum(np.log(weights))),
     )
     fixed = fixed.without_rows()
+    return [
+        _fit_output(
+            crossproducts.for_output(j),
+            fixed.for_output(j),
+            components,
+            options,
+            prepare,
+            report,
+            y_scale=float(y_scale[j]),
+            unit=unit,
+            explained=bool(explained[j]),
+        )
+        for j in range(y.shape[1])
+    ]
+
+
+def _fit_output(
+    crossproducts: CrossProducts,
+    fixed: FixedPart,
+    components: Sequence[AnyComponent],
+    options: Options,
+    prepare: Prepare,
+    report: Callable[[Iteration], None],
+    *,
+    y_scale: float,
+    unit: float,
+    explained: bool,
+) -> Estimates:
+    """Estimate the variances of one response, and return everything in the user's units."""
+    sigma2_scale = y_scale**2 * unit
+    active = [component for component in components if component.term is not None]
     freedom = _freedom(crossproducts, active, options)
     start = _start(active, options, y_scale, sigma2_scale)
     if explained and freedom.residual:
@@ -298,9 +329,10 @@ def estimate_with(
         errors = standard_errors(fit.solution, freedom, gradient_noise(samples, freedom))
         ratio = _largest_ratio(errors, standard_errors(fit.solution, freedom))
         wanted = int(np.ceil(n_probes * (ratio / MONTE_CARLO_SHARE) ** 2))
-        if wanted <= n_probes or n_probes >= MOST_PROBES:
+        wanted = min(wanted, monte_carlo.most_probes)
+        if wanted <= n_probes:
             break
-        monte_carlo.add_probes(min(wanted, MOST_PROBES) - n_probes)
+        monte_carlo.add_probes(wanted - n_probes)
         again = run(variances)
         fit = replace(again, history=fit.history + again.history)
     log_det, error = monte_carlo.log_det(variances)
@@ -326,12 +358,14 @@ def _largest_ratio(errors: StandardErrors, of: StandardErrors) -> float:
     return max((a / b for a, b in pairs if b > 0), default=0.0)
 
 
-def _spread(y: Array, weights: Array) -> float:
-    return float(np.sqrt(np.average((y - np.average(y, weights=weights)) ** 2, weights=weights)))
+def _spread(y: Array, weights: Array) -> Array:
+    """Standard deviation of each response."""
+    deviation = y - np.average(y, axis=0, weights=weights)
+    return np.asarray(np.sqrt(np.average(deviation**2, axis=0, weights=weights)))
 
 
 def _freedom(
-    crossproducts: CrossProducts, active: Sequence[Component], options: Options
+    crossproducts: CrossProducts, active: Sequence[AnyComponent], options: Options
 ) -> Freedom:
     p = 0 if options.method == "ml" else crossproducts.n_unpenalized
     return Freedom(
@@ -343,7 +377,7 @@ def _freedom(
 
 
 def _start(
-    active: Sequence[Component], options: Options, y_scale: float, sigma2_scale: float
+    active: Sequence[AnyComponent], options: Options, y_scale: float, sigma2_scale: float
 ) -> Variances:
     """Equal shares of the variance of y, unless the user says otherwise."""
     given = {**options.start, **options.held}
@@ -355,11 +389,13 @@ def _start(
         if component.name in given:
             Sigma.append(component.to_internal(given[component.name], y_scale))
         else:
-            Sigma.append(np.eye(s) * share)
+            Sigma.append(np.eye(s) * share * component.start_share)
     return Variances(sigma2, tuple(Sigma))
 
 
-def _require_degrees_of_freedom(crossproducts: CrossProducts, active: Sequence[Component]) -> None:
+def _require_degrees_of_freedom(
+    crossproducts: CrossProducts, active: Sequence[AnyComponent]
+) -> None:
     if active:
         raise ValueError(
             f"The rows count as {crossproducts.n:g} (n_samples, or the sum of frequency weights), "
@@ -375,7 +411,7 @@ def _to_user_units(
     solver: str,
     fixed: FixedPart,
     crossproducts: CrossProducts,
-    components: Sequence[Component],
+    components: Sequence[AnyComponent],
     options: Options,
     freedom: Freedom,
     *,
@@ -386,7 +422,20 @@ def _to_user_units(
     solution = fit.solution
     active = [component for component in components if component.term is not None]
     index = {component.name: k for k, component in enumerate(active)}
+    b = {
+        component.name: component.effects(
+            solution.b[index[component.name]],
+            y_scale,
+            crossproducts.terms[index[component.name]].axes,
+        )
+        if component.term
+        else component.effects(np.zeros((0, 0)), y_scale, None)
+        for component in components
+    }
     coefficients = fixed.coefficients(y_scale * solution.beta)
+    for block in active:
+        if isinstance(block, BlockComponent) and block.term:
+            coefficients[0] -= block.term.center @ b[block.name]
     fixed_cov = fixed.covariance(solution.beta_cov) * y_scale**2
     lost = 1 + fixed.dropped
     fixed_cov[lost] = fixed_cov[:, lost] = np.nan
@@ -418,12 +467,7 @@ def _to_user_units(
         coef=coefficients[1:],
         fixed_cov=fixed_cov,
         Sigma={**Sigma, RESIDUAL: np.array([[sigma2]])},
-        b={
-            component.name: component.effects(
-                solution.b[index[component.name]] if component.term else np.zeros((0, 0)), y_scale
-            )
-            for component in components
-        },
+        b=b,
         gamma={
             component.name: solution.gamma[index[component.name]] if component.term else 0.0
             for component in components
@@ -485,7 +529,7 @@ def _deviance(
     return fit.deviance + 2.0 * freedom.dof * float(np.log(y_scale)) - basis
 
 
-def _is_singular(component: Component, fit: Fit, index: Mapping[str, int]) -> bool:
+def _is_singular(component: AnyComponent, fit: Fit, index: Mapping[str, int]) -> bool:
     if len(component.identified) < len(component.coefficients):
         return True
     Sigma = fit.solution.variances.Sigma[index[component.name]]
@@ -493,7 +537,7 @@ def _is_singular(component: Component, fit: Fit, index: Mapping[str, int]) -> bo
 
 
 def _collapsed(
-    active: Sequence[Component], Sigma: Mapping[str, Array], options: Options
+    active: Sequence[AnyComponent], Sigma: Mapping[str, Array], options: Options
 ) -> tuple[tuple[str, Array], ...]:
     return tuple(
         (component.name, direction)

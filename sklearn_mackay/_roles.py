@@ -1,4 +1,4 @@
-"""What the columns of X are for: grouping factors, slopes and fixed features."""
+"""What the columns of X are for: grouping factors, slopes, fixed features and feature blocks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from ._validation import Table, quoted
+
+FIXED_BLOCK = "features"  # name of the fixed features as a block
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,19 @@ class ColumnRoles:
         The grouping factors, as given.
     fixed : tuple of int
         Positions of the fixed features.
+    blocks : dict of str to tuple of int
+        Positions of each feature block's columns.
     """
 
     factors: tuple[FactorColumns, ...]
     fixed: tuple[int, ...]
+    blocks: dict[str, tuple[int, ...]]
+
+    @property
+    def features(self) -> tuple[int, ...]:
+        """Positions of all columns that have one coefficient."""
+        in_blocks = [column for columns in self.blocks.values() for column in columns]
+        return tuple(sorted([*self.fixed, *in_blocks])) if in_blocks else self.fixed
 
 
 def resolve_roles(
@@ -60,6 +71,8 @@ def resolve_roles(
     groups: Any,
     random_slopes: Any,
     fixed_features: Any,
+    feature_blocks: Any = None,
+    shrink_fixed: bool = False,
     array_factors: tuple[str, ...] = (),
 ) -> ColumnRoles:
     """Find the columns which the estimator's parameters name.
@@ -70,15 +83,17 @@ def resolve_roles(
         X as `read_table` returned it.
     X : data frame, array-like or sparse matrix
         X as the user gave it, for callables such as `make_column_selector`.
-    groups, random_slopes, fixed_features : object
+    groups, random_slopes, fixed_features, feature_blocks : object
         Parameters of the estimator.
+    shrink_fixed : bool
+        Whether the fixed features are a block of their own.
     array_factors : tuple of str
         Names of the factors whose labels `fit` was given.
 
     Returns
     -------
     roles : ColumnRoles
-        Grouping factors and fixed features.
+        Grouping factors, fixed features and feature blocks.
     """
     if groups is not None and array_factors:
         raise ValueError(
@@ -95,12 +110,53 @@ def resolve_roles(
     grouping = {column for factor in factors for column in factor.columns}
     for factor in factors:
         _check_not_grouping(table, factor.slopes, grouping, "random_slopes")
+    blocks = _read_blocks(table, X, feature_blocks, grouping, [factor.name for factor in factors])
+    taken = grouping.union(*blocks.values())
     if fixed_features is None:
-        fixed = tuple(column for column in range(table.n_columns) if column not in grouping)
+        fixed = tuple(column for column in range(table.n_columns) if column not in taken)
     else:
         fixed = resolve_columns(table, X, fixed_features, "fixed_features")
         _check_not_grouping(table, fixed, grouping, "fixed_features")
-    return ColumnRoles(tuple(factors), fixed)
+        _check_distinct(
+            [table.name(column) for columns in (fixed, *blocks.values()) for column in columns],
+            "fixed_features` and `feature_blocks",
+        )
+    if shrink_fixed and fixed:
+        if FIXED_BLOCK in {*blocks, *(factor.name for factor in factors)}:
+            raise ValueError(
+                f"With alpha='auto' the fixed features are the block {FIXED_BLOCK!r}: give the "
+                "grouping factor or feature block of that name another one."
+            )
+        blocks, fixed = {FIXED_BLOCK: fixed, **blocks}, ()
+    return ColumnRoles(tuple(factors), fixed, blocks)
+
+
+def _read_blocks(
+    table: Table,
+    X: Any,
+    feature_blocks: Any,
+    grouping: Collection[int],
+    factors: Collection[str],
+) -> dict[str, tuple[int, ...]]:
+    """Columns of each feature block."""
+    if feature_blocks is None:
+        return {}
+    if not isinstance(feature_blocks, Mapping):
+        raise ValueError(
+            "`feature_blocks` must be a dict such as {'genes': ['g1', 'g2']}, "
+            f"not a {type(feature_blocks).__name__}."
+        )
+    blocks: dict[str, tuple[int, ...]] = {}
+    for name, columns in feature_blocks.items():
+        if name in factors:
+            raise ValueError(f"`feature_blocks` has the name {name!r} of a grouping factor.")
+        blocks[name] = resolve_columns(table, X, columns, "feature_blocks")
+        if not blocks[name]:
+            raise ValueError(f"`feature_blocks` has no columns for {name!r}.")
+        _check_not_grouping(table, blocks[name], grouping, "feature_blocks")
+    every = [table.name(column) for columns in blocks.values() for column in columns]
+    _check_distinct(every, "feature_blocks")
+    return blocks
 
 
 def resolve_columns(table: Table, X: Any, columns: Any, parameter: str) -> tuple[int, ...]:

@@ -146,6 +146,7 @@ class MonteCarlo(Protocol):
     """What an engine with random probes tells beside its solutions."""
 
     n_products: int
+    most_probes: int
 
     def is_accurate(self, variances: Variances) -> bool:
         """Whether the last solve was there, and exact enough to report."""

@@ -228,14 +228,15 @@ def read_groups(groups: Any, n_rows: int) -> tuple[tuple[str, ...], tuple[Labels
 
 
 def read_target(estimator: Any, y: Any, n_rows: int) -> NDArray[np.float64]:
-    """Read y as finite float64 numbers of shape (n_rows,), with scikit-learn's messages."""
+    """Read y as finite float64 numbers of shape (n_rows,) or (n_rows, n_outputs)."""
     if y is None:
         raise ValueError(
             f"This {type(estimator).__name__} estimator requires y to be passed, "
             "but the target y is None."
         )
-    y = column_or_1d(y, warn=True)
     target: NDArray[Any] = check_array(y, ensure_2d=False, input_name="y", estimator=estimator)
+    if target.ndim != 2:
+        target = column_or_1d(target)
     check_consistent_length(range(n_rows), target)
     return target.astype(np.float64, copy=False)
 

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.exceptions import DataConversionWarning
 
 from sklearn_mackay import MacKayMixedRegressor
 
@@ -184,7 +183,7 @@ Y_ERRORS = {
     "NaN": (lambda y: np.where(y > 0, np.nan, y), "Input y contains NaN"),
     "inf": (lambda y: np.where(y > 0, np.inf, y), "Input y contains infinity"),
     "short": (lambda y: y[:-1], r"inconsistent numbers of samples: \[60, 59\]"),
-    "2-D": (lambda y: np.column_stack([y, y]), r"y should be a 1d array, got.* \(60, 2\)"),
+    "3-D": (lambda y: y[:, None, None], "Found array with dim 3, while dim <= 2 is required"),
     "None": (lambda y: None, "requires y to be passed, but the target y is None"),
     "complex": (lambda y: y + 1j, "Complex data not supported"),
     "text": (lambda y: ["a"] * N, "Convert your data to numeric values"),
@@ -194,13 +193,6 @@ Y_ERRORS = {
 @pytest.mark.parametrize(("change", "message"), Y_ERRORS.values(), ids=Y_ERRORS)
 def test_targets(data, change, message):
     assert_refused(by_subject(), message, data.frame, change(data.y))
-
-
-def test_a_column_of_targets_is_flattened(data):
-    model = by_subject()
-    with pytest.warns(DataConversionWarning, match="A column-vector y was passed"):
-        model.fit(data.frame, data.y[:, None])
-    assert_allclose(model.coef_, by_subject().fit(data.frame, data.y).coef_, rtol=INVARIANT)
 
 
 WEIGHT_ERRORS = {
@@ -269,7 +261,10 @@ PARAMETER_ERRORS = {
     "solver": ({"solver": "newton"}, "`solver` must be one of .*'exact'.* got 'newton'"),
     "unknown_groups": ({"unknown_groups": "ignore"}, "one of 'population', 'error', got 'ignore'"),
     "weight_type": ({"weight_type": "rows"}, "one of 'frequency', 'precision', got 'rows'"),
-    "alpha negative": ({"alpha": -1.0}, "`alpha` must be a number of at least 0, got -1.0"),
+    "alpha negative": (
+        {"alpha": -1.0},
+        "`alpha` must be 'auto' or a number of at least 0, got -1.0",
+    ),
     "alpha text": ({"alpha": "1"}, "`alpha` must be .* got '1'"),
     "alpha NaN": ({"alpha": np.nan}, "`alpha` must be .* got nan"),
     "alpha inf": ({"alpha": np.inf}, "`alpha` must be .* got inf"),

@@ -183,5 +183,5 @@ def test_many_levels_stay_sparse(rng):
 def test_rows_in_blocks_give_the_same(rng, monkeypatch):
     problem = random_problem(rng, levels=(6, 5), coefficients=(2, 1), weighted=True)
     whole = assembled(problem.crossproducts())
-    monkeypatch.setattr("sklearn_mackay._design.BLOCK_ROWS", 7)
+    monkeypatch.setattr("sklearn_mackay._design.BLOCK_ENTRIES", 28)
     assert_close(assembled(problem.crossproducts()), whole)

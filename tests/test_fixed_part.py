@@ -378,9 +378,9 @@ def options(alpha, fit_intercept, held=None, frequency=True):
 def test_penalised_model_equals_ridge(data, alpha, fit_intercept, container):
     X, y, weights = data
     wide = np.column_stack([X, X[:, 0] * 1e3, np.zeros(N)])
-    model = fit_model(
+    (model,) = fit_model(
         container(wide),
-        y,
+        y[:, None],
         weights,
         [],
         options(alpha, fit_intercept),
@@ -415,9 +415,9 @@ def test_penalised_model_with_a_factor_equals_ridge_on_its_columns(data, rng, fi
         repeated=True,
     )
     held = {"g": np.array([[tau2]]), RESIDUAL: np.array([[sigma2]])}
-    model = fit_model(
+    (model,) = fit_model(
         X.copy(),
-        y,
+        y[:, None],
         weights,
         [component],
         options(alpha, fit_intercept, held),
@@ -443,9 +443,10 @@ def test_precision_weights_have_the_unit_of_the_residual_variance(data, factor, 
 
     def fit(unit):
         settings = options(alpha * unit, True, frequency=False)
-        return fit_model(
-            container(wide), y, weights * unit, [], settings, exact_engine, lambda _: None
+        (model,) = fit_model(
+            container(wide), y[:, None], weights * unit, [], settings, exact_engine, lambda _: None
         )
+        return model
 
     expected, actual = fit(1.0), fit(factor)
     assert_array_equal(actual.dropped, expected.dropped)
@@ -460,7 +461,7 @@ def test_precision_weights_have_the_unit_of_the_residual_variance(data, factor, 
 def test_rows_in_blocks_give_the_same(data, monkeypatch):
     X, y, weights = data
     whole = build(X, y, weights)
-    monkeypatch.setattr("sklearn_mackay._design.BLOCK_ROWS", 7)
+    monkeypatch.setattr("sklearn_mackay._design.BLOCK_ENTRIES", 28)
     blocks = build(X, y, weights)
     assert_close(blocks.y, whole.y)
     assert_close(blocks.X @ blocks.X.T, whole.X @ whole.X.T)

@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn_mackay import MacKayMixedRegressor
 from sklearn_mackay._solution import Variances
 from sklearn_mackay.kernels import engine, exact, iterative, krylov
-from sklearn_mackay.kernels.blocks import choose_layout
+from sklearn_mackay.kernels.layout import choose_layout
 
 SOLVED = 1e-8  # relative, for conjugate gradients with a residual of 1e-11
 MANY_ERRORS = 5.0  # standard errors; a sound estimate is further off once in two million times
@@ -299,10 +299,10 @@ def test_hard_layouts_agree_with_the_exact_engine(layout, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("solver", "n_fits"), [("exact", 150), ("iterative", 40)])
+@pytest.mark.parametrize(("solver", "n_fits"), [("exact", 300), ("iterative", 40)])
 def test_repeated_fits_of_changing_shapes_keep_the_memory(rng, solver, n_fits):
     def fit(i):
-        X, y = crossed(rng, 300 + 7 * (i % 50), n_levels=(30 + i % 11, 20 + i % 7))
+        X, y = crossed(rng, 300 + 7 * (i % 50), n_levels=(60 + i % 11, 40 + i % 7))
         fitted(X, y, solver=solver, random_state=i)
 
     def resident():

@@ -15,7 +15,9 @@ from threadpoolctl import threadpool_limits
 
 from sklearn_mackay._criterion import deviance
 from sklearn_mackay._solution import PenalizedSolution, Variances, symmetric_units
-from sklearn_mackay.kernels import blocks, exact
+from sklearn_mackay.kernels import blocks, exact, one_factor
+from sklearn_mackay.kernels.dense import prepare as prepare_dense
+from sklearn_mackay.kernels.layout import Layout, choose_layout
 from sklearn_mackay.kernels.linalg import factor_corner, inverse_and_log_det
 
 RTOL = 1e-10  # of an array's largest entry; both sides lose a few digits of 16, 1e-12 was seen
@@ -59,6 +61,9 @@ def one_thread():
         yield
 
 
+ENGINES = {"eliminated": exact.prepare, "dense": prepare_dense}
+
+by_engine = pytest.mark.parametrize("prepare", ENGINES.values(), ids=ENGINES)
 by_criterion = pytest.mark.parametrize("reml", [True, False], ids=["REML", "ML"])
 by_structure = pytest.mark.parametrize("structure", STRUCTURES.values(), ids=STRUCTURES)
 by_differentiated = pytest.mark.parametrize(
@@ -72,7 +77,7 @@ def kernel(problem: Problem, *, reml: bool = True):
 
 def system_of(problem: Problem) -> blocks.System:
     crossproducts = problem.crossproducts()
-    return blocks.to_tensors(crossproducts, blocks.choose_layout(crossproducts), reml=True)
+    return blocks.to_tensors(crossproducts, choose_layout(crossproducts), reml=True)
 
 
 def kernel_deviance(problem: Problem, solution: PenalizedSolution, *, reml: bool) -> float:
@@ -133,25 +138,27 @@ def variants(problem: Problem, rng: np.random.Generator) -> dict[str, Variances]
     }
 
 
+@by_engine
 @by_criterion
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 @pytest.mark.parametrize("p", [0, 1, 2, 10])
 @by_structure
-def test_kernel_equals_dense_algebra(rng, structure, p, weighted, reml):
+def test_kernel_equals_dense_algebra(rng, structure, p, weighted, reml, prepare):
     problem = random_problem(rng, p=p, weighted=weighted, **structure)
-    solve = kernel(problem, reml=reml)
+    solve = prepare(problem.crossproducts(), reml=reml)
     for variances in variants(problem, rng).values():
         solution, dense = solve(variances), Dense(problem, variances, reml)
         assert_solves(solution, dense)
         assert_close(kernel_deviance(problem, solution, reml=reml), dense.deviance)
 
 
+@by_engine
 @by_criterion
 @pytest.mark.parametrize("n_penalized, p", [(1, 1), (2, 2), (3, 5)])
 @pytest.mark.parametrize("name", ["1 crossed, 2 coefficients", "nested and crossed"])
-def test_ridge_penalised_columns(rng, name, n_penalized, p, reml):
+def test_ridge_penalised_columns(rng, name, n_penalized, p, reml, prepare):
     problem = random_problem(rng, p=p, n_penalized=n_penalized, weighted=True, **STRUCTURES[name])
-    solve = kernel(problem, reml=reml)
+    solve = prepare(problem.crossproducts(), reml=reml)
     for variances in variants(problem, rng).values():
         solution, dense = solve(variances), Dense(problem, variances, reml)
         assert_solves(solution, dense)
@@ -350,14 +357,16 @@ def test_one_trace_serves_all_sizes_and_criteria(rng):
     assert exact._solve_spherical.experimental_get_tracing_count() == traces
 
 
-@pytest.mark.parametrize("p", [0, 3])
-def test_one_factor_leaves_only_the_fixed_part_dense(rng, p):
-    problem = random_problem(rng, n=400, levels=(100,), coefficients=(2,), p=p)
-    system = system_of(problem)
-    assert system.corner.shape == (p + 1, p + 1)
-    assert system.chain[0].own.shape == (2, 2, 100)
-    assert system.chain[0].values.shape == (2, 0)
-    assert system.chain[0].pattern == ()
+def test_one_trace_serves_one_factor_of_any_size(rng):
+    problem = random_problem(rng, levels=(6,), coefficients=(2,))
+    kernel(problem)(problem.variances)
+    traces = one_factor.solve_one_factor.experimental_get_tracing_count()
+    for n, L, p, reml in ((50, 11, 0, True), (60, 8, 3, False), (45, 20, 7, True)):
+        other = random_problem(rng, n=n, levels=(L,), coefficients=(2,), p=p)
+        assert_solves(
+            kernel(other, reml=reml)(other.variances), Dense(other, other.variances, reml)
+        )
+    assert one_factor.solve_one_factor.experimental_get_tracing_count() == traces
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1], [1, 2, 0]])
@@ -365,7 +374,7 @@ def test_nested_factors_never_fill_in(rng, order):
     problem = random_problem(rng, n=300, levels=(90, 30, 6), coarsens=(None, 0, 1), p=2)
     problem = replace(problem, terms=tuple(problem.terms[i] for i in order))
     crossproducts = problem.crossproducts()
-    assert blocks.choose_layout(crossproducts) == blocks.Layout(tuple(np.argsort(order)), ())
+    assert choose_layout(crossproducts) == Layout(tuple(np.argsort(order)), ())
     system = system_of(problem)
     assert system.corner.shape == (3, 3)
     assert [block.own.shape for block in system.chain] == [(1, 1, 90), (1, 1, 30), (1, 1, 6)]
@@ -374,7 +383,7 @@ def test_nested_factors_never_fill_in(rng, order):
 
 def test_only_the_crossed_factor_stays_in_the_corner(rng):
     problem = random_problem(rng, n=300, levels=(7, 90, 30), coarsens=(None, None, 1), p=2)
-    assert blocks.choose_layout(problem.crossproducts()) == blocks.Layout((1, 2), (0,))
+    assert choose_layout(problem.crossproducts()) == Layout((1, 2), (0,))
     system = system_of(problem)
     assert system.corner.shape == (7 + 3, 7 + 3)
     # Where the nested pair is eliminated, the parent meets every column its levels meet.
@@ -387,33 +396,33 @@ def test_only_the_crossed_factor_stays_in_the_corner(rng):
 
 def broken(crossproducts, where):
     first, *others = crossproducts.terms
-    last = others[-1]
+    *between, last = crossproducts.terms
     return {
         "fixed part": replace(crossproducts, fixed=-crossproducts.fixed),
-        "eliminated term": replace(
-            crossproducts, terms=(replace(first, own=-99 * first.own), last)
-        ),
-        "corner term": replace(crossproducts, terms=(first, replace(last, own=-99 * last.own))),
+        "first term": replace(crossproducts, terms=(replace(first, own=-99 * first.own), *others)),
+        "last term": replace(crossproducts, terms=(*between, replace(last, own=-99 * last.own))),
         "NaN response": replace(crossproducts, fixed=crossproducts.fixed * np.nan),
-        "NaN term": replace(crossproducts, terms=(replace(first, own=first.own * np.nan), last)),
+        "NaN term": replace(crossproducts, terms=(replace(first, own=first.own * np.nan), *others)),
     }[where]
 
 
+@by_engine
 @pytest.mark.parametrize(
-    "where", ["fixed part", "eliminated term", "corner term", "NaN response", "NaN term"]
+    "where", ["fixed part", "first term", "last term", "NaN response", "NaN term"]
 )
-@pytest.mark.parametrize("coefficients", [(2, 2), (4, 1)])
-def test_indefinite_blocks_are_reported_not_raised(rng, coefficients, where):
-    problem = random_problem(rng, levels=(7, 5), coefficients=coefficients)
-    solve = exact.prepare(broken(problem.crossproducts(), where), reml=True)
+@pytest.mark.parametrize("coefficients", [(2,), (2, 2), (4, 1)])
+def test_indefinite_blocks_are_reported_not_raised(rng, coefficients, where, prepare):
+    problem = random_problem(rng, levels=(7, 5)[: len(coefficients)], coefficients=coefficients)
+    solve = prepare(broken(problem.crossproducts(), where), reml=True)
     assert not solve(problem.variances).finite
 
 
+@by_engine
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_variances_that_are_not_finite_are_reported_not_raised(rng, bad):
+def test_variances_that_are_not_finite_are_reported_not_raised(rng, bad, prepare):
     problem = random_problem(rng, **STRUCTURES["2 crossed, 2 coefficients"])
     sigma2, (first, second) = problem.variances.sigma2, problem.variances.Sigma
-    solve = kernel(problem)
+    solve = prepare(problem.crossproducts(), reml=True)
     assert not solve(Variances(np.nan, (first, second))).finite
     assert not solve(Variances(sigma2, (np.full((2, 2), bad), second))).finite
     assert not solve(Variances(sigma2, (first, np.diag([1.0, bad])))).finite

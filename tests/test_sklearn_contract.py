@@ -102,6 +102,8 @@ def checks():
         MacKayMixedRegressor(groups=[0]),
         MacKayMixedRegressor(method="mackay"),
         MacKayMixedRegressor(groups=[0], method="mackay"),
+        MacKayMixedRegressor(alpha="auto"),
+        MacKayMixedRegressor(feature_blocks={"first": [0]}),
     ):
         for instance, check in estimator_checks_generator(estimator):
             name = check.func.__name__

@@ -9,7 +9,6 @@ import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_array_equal
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.exceptions import DataConversionWarning
 from tables import COLUMNS, FRAMES, pd, pl
 
 from sklearn_mackay._grouping import encode, learn_grouping
@@ -368,9 +367,9 @@ def test_read_target(y):
     assert_array_equal(target, [1.0, 2.0])
 
 
-def test_column_target_warns():
-    with pytest.warns(DataConversionWarning, match="A column-vector y was passed"):
-        assert_array_equal(read_target(Estimator(), [[1], [2]], 2), [1, 2])
+def test_several_targets_stay_columns():
+    assert_array_equal(read_target(Estimator(), [[1, 3], [2, 4]], 2), [[1.0, 3.0], [2.0, 4.0]])
+    assert read_target(Estimator(), [[1], [2]], 2).shape == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -384,7 +383,7 @@ def test_column_target_warns():
         ([1j, 2], "Complex data not supported"),
         (["a", "b"], "arrays of bytes/strings"),
         (np.array(["a", 1], dtype=object), "could not convert string to float"),
-        ([[1, 2], [3, 4]], "y should be a 1d array"),
+        ([[[1], [2]]], "Found array with dim 3"),
         ([1, 2, 3], r"inconsistent numbers of samples: \[2, 3\]"),
         ([], r"0 sample\(s\)"),
     ],

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from .._crossproducts import CrossGram, CrossProducts
-from .blocks import Layout, flat_rows, oriented, parents_and_links
+from .layout import Layout, flat_rows, oriented, parents_and_links, with_columns_of
 
 Array = NDArray[np.float64]
 
@@ -67,6 +67,10 @@ class System(NamedTuple):
         Terms that conjugate gradients solve for.
     between : dict of (int, int) to CSR matrix
         Products of the remaining terms, both ways.
+    large : tuple of int
+        Remaining terms that are large blocks.
+    columns, transposed : CSR matrices or dense (n, p) and back
+        ``W^1/2 Z`` of the large blocks side by side; their levels meet through it.
     fixed : (P, P)
         ``F'WF`` with the ridge penalty, ``F = [Z_s X y]`` with the small terms' columns.
     n_determinant : int
@@ -76,6 +80,9 @@ class System(NamedTuple):
     chain: tuple[EliminatedTerm, ...]
     rest: tuple[RemainingTerm, ...]
     between: dict[tuple[int, int], Any]
+    large: tuple[int, ...]
+    columns: Any
+    transposed: Any
     fixed: Array
     n_determinant: int
 
@@ -135,15 +142,18 @@ def build_system(
         chain.append(
             EliminatedTerm(
                 own=tf.constant(terms[k].own),
-                fixed=tf.constant(_with_small(crossproducts, k, small)),
+                fixed=tf.constant(with_columns_of(crossproducts, small, k)),
                 parents=tuple(tf.constant(parent) for parent, _ in family),
                 links=tuple(tf.constant(link) for _, link in family),
                 crossings=tuple(crossings),
             )
         )
     between = {}
+    large = tuple(i for i, k in enumerate(layout.rest) if terms[k].columns is not None)
     for i, k in enumerate(layout.rest):
         for j in range(i + 1, len(layout.rest)):
+            if i in large and j in large:
+                continue
             l = layout.rest[j]
             matrix = _to_csr(oriented(crossproducts, k, l), terms[k].n_levels, terms[l].n_levels)
             between[i, j] = _to_tensorflow(matrix)
@@ -152,14 +162,27 @@ def build_system(
         chain=tuple(chain),
         rest=tuple(
             RemainingTerm(
-                tf.constant(terms[k].own), tf.constant(_with_small(crossproducts, k, small))
+                tf.constant(terms[k].own), tf.constant(with_columns_of(crossproducts, small, k))
             )
             for k in layout.rest
         ),
         between=between,
+        large=large,
+        **_columns_of([terms[layout.rest[i]].columns for i in large]),
         fixed=fixed,
         n_determinant=n_determinant,
     )
+
+
+def _columns_of(blocks: list[Any]) -> dict[str, Any]:
+    """Large blocks side by side, and transposed."""
+    if not blocks:
+        return {"columns": (), "transposed": ()}
+    if any(map(sparse.issparse, blocks)):
+        matrix = sparse.hstack(blocks, format="csr")
+        return {"columns": _to_tensorflow(matrix), "transposed": _to_tensorflow(matrix.T.tocsr())}
+    dense = tf.constant(np.hstack(blocks))
+    return {"columns": dense, "transposed": tf.transpose(dense)}
 
 
 def _small_and_fixed(
@@ -169,7 +192,7 @@ def _small_and_fixed(
     p = len(crossproducts.penalty)
     fixed = crossproducts.fixed.copy()
     fixed[:p, :p] += np.diag(crossproducts.penalty)
-    rows = [flat_rows(_with_small(crossproducts, k, small)) for k in small]
+    rows = [flat_rows(with_columns_of(crossproducts, small, k)) for k in small]
     Q = sum(len(block) for block in rows)
     out = np.zeros((Q + p + 1,) * 2)
     out[Q:, Q:] = fixed
@@ -177,23 +200,6 @@ def _small_and_fixed(
         out[:Q] = np.concatenate(rows)
         out[Q:, :Q] = out[:Q, Q:].T
     return out, Q + p - (0 if reml else crossproducts.n_unpenalized)
-
-
-def _with_small(crossproducts: CrossProducts, k: int, small: tuple[int, ...]) -> Array:
-    """``Z_k'W[Z_s X y]`` of shape (s_k, P, L_k)."""
-    term = crossproducts.terms[k]
-    blocks = []
-    for l in small:
-        other = crossproducts.terms[l]
-        s, L = other.n_coefficients, other.n_levels
-        dense = np.zeros((term.n_coefficients, s, L, term.n_levels))
-        if k == l:
-            dense[:, :, np.arange(L), np.arange(L)] = term.own
-        else:
-            table = oriented(crossproducts, k, l)
-            dense[:, :, table.column_levels, table.row_levels] = table.blocks
-        blocks.append(dense.reshape(term.n_coefficients, s * L, term.n_levels))
-    return np.concatenate([*blocks, term.fixed], axis=1)
 
 
 def _pair_keys(table: CrossGram) -> NDArray[np.int64]:

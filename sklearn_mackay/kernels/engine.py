@@ -8,10 +8,10 @@ import numpy as np
 
 from .._crossproducts import CrossProducts
 from .._solution import Engine
-from .blocks import Layout, choose_layout
-from .exact import prepare
-from .iterative import IterativeEngine
+from . import dense
+from .layout import choose_layout
 
+DENSE_ORDER = 64  # unknowns of a dense matrix that BLAS does not split between threads
 EXACT_FLOPS = 3e10  # of a factorisation, about two seconds on two cores
 DENSE_COPIES = 4  # matrices of the corner's size that the exact engine holds at once
 
@@ -50,10 +50,18 @@ def prepare_engine(
         If solver="exact" needs more memory than the machine has.
     """
     layout = choose_layout(crossproducts)
-    order = _corner_order(crossproducts, layout)
+    order = _corner_order(crossproducts, layout.rest)
+    large = [term.n_levels for term in crossproducts.terms if term.columns is not None]
+    if large and solver == "exact":
+        raise MemoryError(
+            f"solver='exact' would factorise a dense matrix for a feature block of {max(large):,} "
+            "columns. Use solver='iterative' or 'auto'."
+        )
     if layout.rest and (
-        solver == "iterative" or (solver == "auto" and float(order) ** 3 > EXACT_FLOPS)
+        solver == "iterative" or (solver == "auto" and (large or float(order) ** 3 > EXACT_FLOPS))
     ):
+        from .iterative import IterativeEngine
+
         iterative = IterativeEngine(
             crossproducts, layout, reml=reml, n_probes=n_probes, random_state=random_state
         )
@@ -64,11 +72,15 @@ def prepare_engine(
             f"solver='exact' factorises a dense matrix of order {order:,} here, which takes about "
             f"{needed / 2**30:,.0f} GiB. Use solver='iterative' or 'auto'."
         )
+    if _corner_order(crossproducts, layout.chain + layout.rest) <= DENSE_ORDER:
+        return Engine("exact", dense.prepare(crossproducts, reml=reml))
+    from .exact import prepare
+
     return Engine("exact", prepare(crossproducts, reml=reml))
 
 
-def _corner_order(crossproducts: CrossProducts, layout: Layout) -> int:
-    terms = (crossproducts.terms[k] for k in layout.rest)
+def _corner_order(crossproducts: CrossProducts, corner: tuple[int, ...]) -> int:
+    terms = (crossproducts.terms[k] for k in corner)
     return len(crossproducts.fixed) + sum(term.n_effects for term in terms)
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -29,33 +29,22 @@ from numpy.typing import NDArray
 
 from .._crossproducts import CrossProducts
 from .._solution import PenalizedSolution, Variances, n_units
-from .blocks import ChainBlocks, Layout, System, choose_layout, shapes, to_tensors
+from . import one_factor
+from .blocks import ChainBlocks, Raw, System, shapes, to_tensors
+from .lapack import covariance_factor, reordered
+from .layout import Layout, choose_layout
 from .linalg import (
     Factor,
     block_quadratic,
-    covariance_factor,
     factor_corner,
     inverse_and_log_det,
     matmul,
     matmul_transposed,
-    reordered,
     segment_sum,
     to_rows,
 )
 
 Array = NDArray[np.float64]
-
-
-class Raw(NamedTuple):
-    """What the compiled function returns, in units of sigma2 = 1; terms in elimination order."""
-
-    u: tuple[Any, ...]
-    log_det_gradient: tuple[Any, ...]
-    beta: Any
-    remainder: Any
-    log_det: Any
-    information: Any
-    beta_cov: Any
 
 
 def prepare(
@@ -76,13 +65,21 @@ def prepare(
         ``solve(variances) -> PenalizedSolution``.
     """
     layout = choose_layout(crossproducts)
-    system = to_tensors(crossproducts, layout, reml=reml)
+    on_cpu = not tf.config.list_logical_devices("GPU")
+    prepare_run = one_factor.prepare if len(crossproducts.terms) == 1 else _prepare_elimination
+    run = prepare_run(crossproducts, reml=reml, lapack_on_cpu=on_cpu)
+    return lambda variances: solve_penalized_gls(crossproducts, run, layout, variances)
+
+
+def _prepare_elimination(
+    crossproducts: CrossProducts, *, reml: bool, lapack_on_cpu: bool
+) -> Callable[[tuple[Any, ...], tuple[Any, ...]], Raw]:
+    layout = choose_layout(crossproducts)
     coefficients = [crossproducts.terms[k].n_coefficients for k in layout.chain + layout.rest]
     T_spec = tuple(tf.TensorSpec([s, s], tf.float64) for s in coefficients)
-    on_cpu = not tf.config.list_logical_devices("GPU")
-    traced = _solve_spherical.get_concrete_function(on_cpu, shapes(system), T_spec, T_spec)
-    run = partial(traced, on_cpu, system)
-    return lambda variances: solve_penalized_gls(crossproducts, run, layout, variances)
+    system = to_tensors(crossproducts, layout, reml=reml)
+    traced = _solve_spherical.get_concrete_function(lapack_on_cpu, shapes(system), T_spec, T_spec)
+    return partial(traced, lapack_on_cpu, system)
 
 
 def solve_penalized_gls(
@@ -114,21 +111,11 @@ def solve_penalized_gls(
     factors = [
         covariance_factor(variances.Sigma[k] / sigma2, crossproducts.terms[k].own) for k in order
     ]
-    T = tuple(tf.constant(vectors * sd) for sd, vectors, _ in factors)
-    T_inverse_t = tuple(tf.constant(vectors / sd) for sd, vectors, _ in factors)
+    T = tuple(tf.constant(vectors * sd) for sd, vectors in factors)
+    T_inverse_t = tuple(tf.constant(vectors / sd) for sd, vectors in factors)
     raw = tf.nest.map_structure(lambda tensor: tensor.numpy(), run(T, T_inverse_t))
 
     at = np.argsort(order)
-    N = []
-    b = []
-    vv = []
-    for i in at:
-        (sd, vectors, active), u = factors[i], raw.u[i]
-        N_relative = 0.5 * (raw.log_det_gradient[i] / sd) @ vectors.T
-        v = (vectors / sd) @ u / sigma2
-        N.append(0.5 * (N_relative + N_relative.T) / sigma2)
-        vv.append(v @ v.T)
-        b.append(((vectors * sd * active) @ u).T)
     units = [crossproducts.terms[k] for k in order]
     information = reordered(
         raw.information, [n_units(t.n_coefficients, t.diagonal) for t in units], at
@@ -136,9 +123,9 @@ def solve_penalized_gls(
     return PenalizedSolution(
         variances=variances,
         beta=raw.beta,
-        b=tuple(b),
-        N=tuple(N),
-        vv=tuple(vv),
+        b=tuple((variances.Sigma[order[i]] @ (raw.v[i] / sigma2)).T for i in at),
+        N=tuple(0.5 * (raw.N[i] + raw.N[i].T) / sigma2 for i in at),
+        vv=tuple(raw.v[i] @ raw.v[i].T / sigma2**2 for i in at),
         n_levels=tuple(term.n_levels for term in crossproducts.terms),
         yPy=float(raw.remainder) / sigma2,
         log_det=float(raw.log_det),
@@ -167,9 +154,13 @@ def _solve_spherical(
     beta_cov = tf.linalg.cholesky_solve(
         tf.transpose(factor.cholesky[R:, R:]), tf.eye(p, dtype=beta.dtype)
     )
+    N = tuple(
+        0.5 * tf.matmul(gradient, t, transpose_b=True)
+        for gradient, t in zip(log_det_gradient, T_inverse_t, strict=True)
+    )
     return Raw(
-        u=u,
-        log_det_gradient=log_det_gradient,
+        v=v,
+        N=N,
         beta=beta,
         remainder=factor.remainder,
         log_det=log_det + factor.log_det,
@@ -288,12 +279,14 @@ def _substitute_back(
         b_rest.append(tf.reshape(tf.matmul(t, u_rest[-1]), [-1]))
         start += system.rest_sizes[i]
     beta = factor.solution[start:]
+    on_corner = tf.concat([*b_rest, beta], 0)
     u: list[Any] = [None] * n_chain
     for m in reversed(range(n_chain)):
         block = blocks[m]
-        rhs = block.fixed[:, -1] - tf.reduce_sum(block.fixed[:, :-1] * beta[:, None], axis=1)
-        if b_rest:
-            at_pairs = block.values * tf.gather(tf.concat(b_rest, 0), block.columns)
+        on_dense = on_corner[tf.shape(on_corner)[0] + 1 - tf.shape(block.fixed)[1] :]
+        rhs = block.fixed[:, -1] - tf.reduce_sum(block.fixed[:, :-1] * on_dense[:, None], axis=1)
+        if block.pattern:
+            at_pairs = block.values * tf.gather(on_corner, block.columns)
             rhs -= segment_sum(at_pairs, block.levels, tf.shape(rhs)[-1])
         for j, parents in enumerate(block.parents):
             above = tf.gather(u[m + 1 + j], parents, axis=-1)
@@ -321,7 +314,7 @@ def _information(
     for m, block in enumerate(blocks):
         solved = matmul(inverses[m], on_chain[m])
         total -= _inner(on_chain[m], solved)
-        on_corner -= _times_corner_columns(block, solved, system)
+        on_corner -= _times_corner_columns(block, solved)
         for j, parents in enumerate(block.parents):
             L = tf.shape(on_chain[m + 1 + j])[-1]
             taken = segment_sum(matmul_transposed(block.links[j], solved), parents, L)
@@ -351,11 +344,16 @@ def _gram_times(system: System, w: list[Any], n_chain: int) -> tuple[list[Any], 
     on_corner = tf.matmul(system.corner[:-1, :R], w_rest)
     on_chain = [matmul(block.own, w[i]) for i, block in enumerate(system.chain)]
     for i, block in enumerate(system.chain):
-        on_corner += _times_corner_columns(block, w[i], system)
+        on_corner += _times_corner_columns(block, w[i])
+        n_factors = 0
         if block.pattern:
+            n_factors = block.pattern.n_columns
             at_pairs = tf.transpose(tf.gather(w_rest, block.columns))
             L = tf.shape(on_chain[i])[-1]
             on_chain[i] += segment_sum(block.values[:, None] * at_pairs, block.levels, L)
+        on_chain[i] += tf.matmul(
+            w_rest[n_factors:], block.fixed[:, : R - n_factors], transpose_a=True
+        )
         for j, (parents, link) in enumerate(zip(block.parents, block.links, strict=True)):
             l = i + 1 + j
             on_chain[i] += matmul(link, tf.gather(w[l], parents, axis=-1))
@@ -367,13 +365,13 @@ def _gram_times(system: System, w: list[Any], n_chain: int) -> tuple[list[Any], 
     return on_chain, on_corner, FWF
 
 
-def _times_corner_columns(block: ChainBlocks, x: Any, system: System) -> Any:
-    """``[B F]'x`` without the column of y: (s, m, L) gives (C - 1, m)."""
+def _times_corner_columns(block: ChainBlocks, x: Any) -> Any:
+    """The block with the corner transposed times x, without y: (s, m, L) gives (C - 1, m)."""
     on_fixed = tf.matmul(to_rows(block.fixed[:, :-1]), to_rows(x), transpose_a=True)
     if not block.pattern:
         return on_fixed
     at_pairs = tf.reduce_sum(block.values[:, None] * tf.gather(x, block.levels, axis=-1), axis=0)
-    on_random = segment_sum(at_pairs, block.columns, tf.reduce_sum(system.rest_sizes))
+    on_random = segment_sum(at_pairs, block.columns, block.pattern.n_columns)
     return tf.concat([tf.transpose(on_random), on_fixed], 0)
 
 

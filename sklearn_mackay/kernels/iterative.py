@@ -30,10 +30,10 @@ from scipy import linalg
 
 from .._crossproducts import CrossProducts, TermGram
 from .._solution import PenalizedSolution, Variances, symmetric_units
-from .blocks import Layout
 from .couplings import System, build_system
 from .krylov import Continued, conjugate_gradients, log_quadrature
-from .linalg import covariance_factor, reordered
+from .lapack import covariance_factor, reordered
+from .layout import Layout
 from .schur import (
     Diagonal,
     Schur,
@@ -52,6 +52,8 @@ REPORTED = 1e-5  # relative residual that a reported solution may have
 TOLERANCE_PER_CHANGE = 1e-2  # relative residual for a relative change of the variances
 INFORMATION_TOLERANCE = 1e-2  # the information's error is its square
 QUADRATURE_TOLERANCE = 1e-6
+MOST_PROBES = 512
+MOST_PROBE_ENTRIES = 2**23  # 64 MiB, of which a solve holds a dozen
 SMALL = 64  # coefficients that are cheaper as right-hand sides than as unknowns
 
 
@@ -118,6 +120,8 @@ class IterativeEngine:
     ----------
     n_products : int
         Applications of the Schur complement so far, each to a batch of vectors.
+    most_probes : int
+        How many there may be, for the memory they take.
     """
 
     def __init__(
@@ -145,6 +149,7 @@ class IterativeEngine:
         self._last: tuple[list[Array], tuple[Linearised, Probes, float]] | None = None
         self._reached = np.inf
         self.n_products = 0
+        self.most_probes = min(MOST_PROBES, MOST_PROBE_ENTRIES // self._size)
         self.add_probes(n_probes)
 
     def add_probes(self, n_probes: int) -> None:
@@ -164,8 +169,7 @@ class IterativeEngine:
         sigma2 = variances.sigma2
         relative = [variances.Sigma[k] / sigma2 for k in self._order]
         factors = [
-            covariance_factor(S, term.own)[:2]
-            for S, term in zip(relative, self._terms, strict=True)
+            covariance_factor(S, term.own) for S, term in zip(relative, self._terms, strict=True)
         ]
         at = linearise(self._system, factors[: self._n_large])
         vF, probes, FF, solved = self._solve(at)

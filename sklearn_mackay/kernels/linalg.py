@@ -7,16 +7,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
-from scipy.linalg import lapack
 
-from .._solution import RANK_TOLERANCE
+from .lapack import factor_with_lapack
 
-Array = NDArray[np.float64]
-
-ZERO_INFORMATION = 1e-18  # a standard deviation whose share of the data rounds away
 UNROLLED_UP_TO = 3  # beyond it a batched Cholesky is faster than as many elementwise operations
 
 
@@ -42,25 +36,6 @@ class Factor(NamedTuple):
     solution: Any
     remainder: Any
     log_det: Any
-
-
-def covariance_factor(Sigma: Array, own: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """``T = vectors * sd`` with ``TT' = Sigma``, null directions kept at a vanishing length.
-
-    A direction of no variance still has a gradient, which decides whether it may stay at zero;
-    columns of ``T`` that are tiny instead of zero let it be divided out exactly.
-    """
-    eigenvalues, vectors = np.linalg.eigh(Sigma)
-    null = eigenvalues <= RANK_TOLERANCE * eigenvalues[-1]
-    floor = np.sqrt(ZERO_INFORMATION / max(float(np.max(np.trace(own))), 1.0))
-    return np.where(null, floor, np.sqrt(np.where(null, 0.0, eigenvalues))), vectors, ~null
-
-
-def reordered(matrix: Array, sizes: list[int], at: NDArray[np.intp]) -> Array:
-    """Rows and columns of a matrix of blocks in another order of the blocks."""
-    blocks = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
-    index = np.concatenate([blocks[i] for i in at]) if len(at) else np.arange(0)
-    return np.asarray(matrix[np.ix_(index, index)])
 
 
 def matmul(a: Any, b: Any) -> Any:
@@ -280,7 +255,7 @@ def factor_corner(corner: Any, n_determinant: Any, *, lapack_on_cpu: bool) -> Fa
     """
     if lapack_on_cpu:
         parts = tf.numpy_function(
-            _factor_with_lapack, [corner, n_determinant], [corner.dtype] * 5, stateful=False
+            factor_with_lapack, [corner, n_determinant], [corner.dtype] * 5, stateful=False
         )
         shapes: list[list[None]] = [[None, None], [None, None], [None], [], []]
         return Factor(*(tf.ensure_shape(x, shape) for x, shape in zip(parts, shapes, strict=True)))
@@ -299,33 +274,3 @@ def factor_corner(corner: Any, n_determinant: Any, *, lapack_on_cpu: bool) -> Fa
         corner[-1, -1] - tf.tensordot(a, solution, 1),
         log_det,
     )
-
-
-def _factor_with_lapack(corner: Any, n_determinant: Any) -> tuple[Any, ...]:
-    C, m = len(corner) - 1, int(n_determinant)
-    inverse = np.zeros((C + 1, C + 1))
-    if C == 0:
-        return inverse[:0, :0], inverse, inverse[0, :0], corner[0, 0], np.float64(0.0)
-    a = corner[:-1, -1]
-    # The transpose of a C-ordered symmetric matrix is the Fortran-ordered one LAPACK wants.
-    chol, failed = lapack.dpotrf(corner[:-1, :-1].copy().T, lower=1, clean=0, overwrite_a=1)
-    if failed or not np.isfinite(chol.diagonal()).all():
-        nan = np.float64(np.nan)
-        return chol.T * nan, inverse * nan, a * nan, nan, nan
-    solution = lapack.dpotrs(chol, a, lower=1)[0]
-    if m:
-        triangle = lapack.dpotri(chol[:m, :m], lower=1)[0]
-        _mirror_lower(triangle, inverse[:m, :m])
-    log_det = 2.0 * np.sum(np.log(chol.diagonal()[:m]))
-    return chol.T, inverse, solution, corner[-1, -1] - a @ solution, log_det
-
-
-def _mirror_lower(triangle: Any, symmetric: Any, width: int = 128) -> None:
-    """Write a symmetric matrix given by its lower triangle, block by block to stay in cache."""
-    for start in range(0, len(triangle), width):
-        end = start + width
-        below = triangle[end:, start:end]
-        symmetric[end:, start:end] = below
-        symmetric[start:end, end:] = below.T
-        block = np.tril(triangle[start:end, start:end])
-        symmetric[start:end, start:end] = block + np.tril(block, -1).T

@@ -340,16 +340,24 @@ def rest_from_chain(system: System, b: list[Any]) -> list[Any]:
 
 def rest_gram(system: System, b: list[Any]) -> list[Any]:
     """``Z_r'W Z_r b`` for vectors of the remaining terms."""
-    out = [_block_times(term.own, part) for term, part in zip(system.rest, b, strict=True)]
+    out = [
+        tf.zeros_like(part) if i in system.large else _block_times(term.own, part)
+        for i, (term, part) in enumerate(zip(system.rest, b, strict=True))
+    ]
     for (i, j), matrix in system.between.items():
         out[i] += tf.reshape(_product(matrix, joined(b[j])), out[i].shape)
+    if system.large:
+        fitted = _product(system.columns, tf.concat([joined(b[i]) for i in system.large], 0))
+        back = tf.split(_product(system.transposed, fitted), [b[i].shape[1] for i in system.large])
+        for i, part in zip(system.large, back, strict=True):
+            out[i] += part[None]
     return out
 
 
 def _sum_of_products(matrices: list[Any], b: list[Any], term: Any) -> Any:
     """Sum of sparse matrices times vectors, as vectors of the term (s, L, c)."""
     products = [_product(matrix, joined(x)) for matrix, x in zip(matrices, b, strict=True)]
-    return tf.reshape(tf.add_n(products), [*term.own.shape[1:], -1])
+    return tf.reshape(tf.add_n(products), [*term.own.shape[1:], -1]) if products else 0.0
 
 
 def joined(x: Any) -> Any:
@@ -358,7 +366,9 @@ def joined(x: Any) -> Any:
 
 
 def _product(matrix: Any, x: Any) -> Any:
-    """Sparse matrix (s_a L_a, s_b L_b) times vectors (s_b L_b, c)."""
+    """Sparse matrix, or a dense one, (s_a L_a, s_b L_b) times vectors (s_b L_b, c)."""
+    if matrix.dtype != tf.variant:
+        return tf.matmul(matrix, x)
     return tf.raw_ops.SparseMatrixMatMul(a=matrix, b=x)
 
 
