@@ -1,4 +1,4 @@
-"""Time the fits of a workload, ours and the peers', with the agreement of their answers.
+"""Time workloads with our program and the peers', and compare their answers.
 
 Each program runs in a process of its own that stays alive; the programs take turns, so that a busy
 moment of the machine falls on all.
@@ -24,8 +24,9 @@ from workloads import WORKLOADS, Workload
 
 WORKERS = Path(__file__).parent / "workers"
 OURS = "sklearn_mackay"
-PEERS = ("lme4", "glmm", "mixedlm-rs", "gpboost")
-AGREEMENT = 0.1  # largest difference of two programs, in standard errors of a variance
+PEERS = ("lme4", "glmm", "mixedlm", "mixedlm-rs", "statsmodels", "gpboost", "scikit-learn")
+AGREEMENT = 0.1  # largest difference from our answer, in the units of COMPARISONS
+ANSWERS = ("variance_components", "fixed_effects", "criterion", "prediction")
 
 
 class WorkerError(RuntimeError):
@@ -33,7 +34,7 @@ class WorkerError(RuntimeError):
 
 
 class Worker:
-    """A process that fits the model once for each line it is sent."""
+    """A process that times a fit, or predictions, once for each line it is sent."""
 
     def __init__(self, command: list[str]) -> None:
         self._stderr = tempfile.TemporaryFile("w+")
@@ -44,11 +45,15 @@ class Worker:
             stderr=self._stderr,
             text=True,
         )
-        self.versions: dict[str, str] = self._read()["versions"]
+        self.versions: dict[str, str] = {}
 
-    def fit(self) -> dict[str, Any]:
-        """Return seconds, variance_components, fixed_effects and criterion of one fit."""
-        self._process.stdin.write("fit\n")
+    def wait(self) -> None:
+        """Wait until the data are read."""
+        self.versions = self._read()["versions"]
+
+    def request(self) -> dict[str, Any]:
+        """Return the seconds and the answers, those of ANSWERS that the program gives."""
+        self._process.stdin.write("go\n")
         self._process.stdin.flush()
         return self._read()
 
@@ -94,8 +99,9 @@ def command_of(program: str, name: str, fast: bool, peer_python: str, folder: st
         workload = WORKLOADS[name]
         data = Path(folder) / "data.csv"
         workload.load(fast).to_csv(data, index=False)
-        script = str(WORKERS / "fit_lme4.R")
-        return ["Rscript", script, str(data), workload.formula, ",".join(workload.groups)]
+        script, groups = str(WORKERS / "fit_lme4.R"), ",".join(workload.groups)
+        predictions = str(workload.predictions)
+        return ["Rscript", script, str(data), workload.formula, groups, predictions]
     if program == OURS:
         interpreter, script = sys.executable, "fit_mackay.py"
     else:
@@ -113,41 +119,76 @@ def start_workers(
             try:
                 workers[program] = Worker(command_of(program, name, fast, peer_python, folder))
             except (WorkerError, OSError) as error:
+                skipped[program] = str(error)
+        for program in list(workers):
+            try:
+                workers[program].wait()
+            except WorkerError as error:
                 if program == OURS:
                     raise
                 skipped[program] = str(error)
+                del workers[program]
     return workers, skipped
 
 
 def measure(workers: dict[str, Worker], repeats: int) -> dict[str, Result]:
-    """Fit once cold with each program, then ``repeats`` times in turns."""
+    """Ask each program once, cold, then ``repeats`` times in turns."""
+
+    def ask(name: str) -> dict[str, Any]:
+        try:
+            return workers[name].request()
+        except WorkerError as error:
+            raise WorkerError(f"{name}: {error}") from None
+
     results = {}
     for name, worker in workers.items():
-        answer = worker.fit()
+        answer = ask(name)
         results[name] = Result(worker.versions, answer.pop("seconds"), answer)
     for _ in range(repeats):
-        for name, worker in workers.items():
-            results[name].warm_seconds.append(worker.fit()["seconds"])
+        for name in workers:
+            results[name].warm_seconds.append(ask(name)["seconds"])
     for name, worker in workers.items():
         results[name].peak_mib = worker.peak_memory()
     return results
 
 
-def agreement(answer: dict[str, Any], ours: dict[str, Any], data: Any) -> dict[str, float]:
-    """Return how far an answer is from ours.
+def variance_difference(answer: dict[str, Any], ours: dict[str, Any], data: Any) -> float:
+    """Return the largest difference of a variance, in units of its standard error.
 
-    Variances in units of their standard error, taken as ``variance sqrt(2 / levels)``, which
-    is less than the true one.
+    That is taken as ``variance sqrt(2 / levels)``, which is less than the true one.
     """
-    distances = [0.0]
+    distances = []
     for name, mine in ours["variance_components"].items():
         n_levels = len(data) if name == "residual" else data[name].nunique()
         variances = _diagonal(np.array(mine))
         difference = np.abs(_diagonal(np.array(answer["variance_components"][name])) - variances)
         distances += list(difference / (variances * np.sqrt(2 / n_levels)))
+    return float(np.max(distances))
+
+
+def prediction_difference(answer: dict[str, Any], ours: dict[str, Any], data: Any) -> float:
+    """Return the difference of the predictions in units of the residual standard deviation."""
+    (residual,) = ours["variance_components"]["residual"]
+    return abs(answer["prediction"] - ours["prediction"]) / np.sqrt(residual)
+
+
+# By the answer that a workload compares: the difference from ours, in words and as a number.
+COMPARISONS = {
+    "variance_components": ("variances - ours, in s.e.", variance_difference),
+    "prediction": ("prediction - ours, in residual s.d.", prediction_difference),
+}
+
+
+def agreement(
+    workload: Workload, answer: dict[str, Any], ours: dict[str, Any], data: Any
+) -> dict[str, float | None]:
+    """Return how far an answer is from ours; None for what the program does not answer."""
+    _, difference = COMPARISONS[workload.compared]
+    criterion = answer.get("criterion")
+    comparable = answer.get(workload.compared) is not None
     return {
-        "criterion_difference": answer["criterion"] - ours["criterion"],
-        "variance_difference": float(max(distances)),
+        "criterion_difference": None if criterion is None else criterion - ours["criterion"],
+        "difference": difference(answer, ours, data) if comparable else None,
     }
 
 
@@ -190,13 +231,14 @@ def report(
             ],
             "peak_mib": result.peak_mib,
             **result.answer,
-            **agreement(result.answer, ours.answer, data),
+            **agreement(workload, result.answer, ours.answer, data),
         }
         for name, result in results.items()
     }
     return {
         "workload": f"{workload.title}{' (small version)' * fast}: `{workload.formula}`",
         "machine": machine(),
+        "compared": COMPARISONS[workload.compared][0],
         "programs": programs,
         "skipped": skipped,
     }
@@ -205,25 +247,24 @@ def report(
 def markdown(record: dict[str, Any]) -> str:
     """Return the report as Markdown: times with agreement, then the answers themselves."""
     blocks = [
-        record["workload"],
-        ", ".join(f"{key}: {value}" for key, value in record["machine"].items()),
-        _times_table(record["programs"]),
+        f"## {record['workload']}",
+        _times_table(record["compared"], record["programs"]),
         _answers_table(record["programs"]),
         *(f"{peer} skipped: {reason}" for peer, reason in record["skipped"].items()),
     ]
     return "\n\n".join(blocks)
 
 
-def _times_table(programs: dict[str, Any]) -> str:
+def _times_table(compared: str, programs: dict[str, Any]) -> str:
     header = [
         "program",
         "warm, median s",
         "warm, range s",
-        "first fit s",
+        "first round s",
         "times ours, median (range)",
         "peak MiB",
         "criterion - ours",
-        "variances - ours, in s.e.",
+        compared,
     ]
     return _table(header, [_times_row(name, program) for name, program in programs.items()])
 
@@ -233,31 +274,34 @@ def _times_row(name: str, program: dict[str, Any]) -> list[str]:
     none = "not run"
     return [
         f"{name} {next(iter(program['versions'].values()))}",
-        f"{median(warm):.3f}" if warm else none,
-        f"{min(warm):.3f} to {max(warm):.3f}" if warm else none,
-        f"{program['cold_seconds']:.3f}",
+        f"{median(warm):.4g}" if warm else none,
+        f"{min(warm):.4g} to {max(warm):.4g}" if warm else none,
+        f"{program['cold_seconds']:.4g}",
         f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if warm else none,
-        "unknown" if peak is None else f"{peak:.0f}",
-        f"{program['criterion_difference']:.1e}",
-        f"{program['variance_difference']:.1e}",
+        _show(peak, ".0f", "unknown"),
+        _show(program["criterion_difference"], ".1e", "not comparable"),
+        _show(program["difference"], ".1e", "not comparable"),
     ]
+
+
+def _show(value: float | None, form: str, missing: str) -> str:
+    return missing if value is None else format(value, form)
 
 
 def _answers_table(programs: dict[str, Any]) -> str:
-    header = ["answer", "variance components", "fixed effects", "criterion"]
+    keys = [key for key in ANSWERS if key in programs[OURS]]
     rows = [
-        [
-            name,
-            "; ".join(
-                f"{key} {', '.join(f'{x:.7g}' for x in values)}"
-                for key, values in program["variance_components"].items()
-            ),
-            ", ".join(f"{x:.7g}" for x in program["fixed_effects"]),
-            f"{program['criterion']:.5f}",
-        ]
-        for name, program in programs.items()
+        [name, *(_answer(program.get(key)) for key in keys)] for name, program in programs.items()
     ]
-    return _table(header, rows)
+    return _table(["answer", *(key.replace("_", " ") for key in keys)], rows)
+
+
+def _answer(value: dict[str, list[float]] | list[float] | float | None) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{key} {_answer(values)}" for key, values in value.items())
+    if isinstance(value, list):
+        return ", ".join(f"{x:.7g}" for x in value)
+    return _show(value, ".10g", "none")
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
@@ -268,11 +312,13 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 def parse_arguments() -> argparse.Namespace:
     """Return the command line's options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workload", default="P2", choices=WORKLOADS, help="what to fit")
+    names = [*WORKLOADS, "all"]
+    parser.add_argument("--workload", nargs="+", default=["P2"], choices=names, help="what to run")
     parser.add_argument("--fast", action="store_true", help="small data, to check the agreement")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures here")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="warm fits of each")
-    parser.add_argument("--peers", help="comma-separated; '' for none; default all that can")
+    parser.add_argument("--markdown", type=Path, metavar="PATH", help="write the report here")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="warm rounds")
+    parser.add_argument("--peers", help="comma-separated; '' for none; default by the workload")
     parser.add_argument(
         "--peer-python",
         default=sys.executable,
@@ -280,36 +326,67 @@ def parse_arguments() -> argparse.Namespace:
         help="interpreter that has the Python peers and pandas",
     )
     arguments = parser.parse_args()
-    able = WORKLOADS[arguments.workload].peers
-    asked = ",".join(able) if arguments.peers is None else arguments.peers
-    arguments.peers = [peer for peer in asked.split(",") if peer]
-    if unable := set(arguments.peers) - set(able):
-        parser.error(f"cannot fit {arguments.workload}: {', '.join(sorted(unable))}")
+    if "all" in arguments.workload:
+        arguments.workload = list(WORKLOADS)
+    if arguments.peers is not None:
+        arguments.peers = [peer for peer in arguments.peers.split(",") if peer]
+        if unknown := set(arguments.peers) - set(PEERS):
+            parser.error(f"not a peer: {', '.join(sorted(unknown))}")
     if arguments.repeats < 0:
         parser.error("--repeats must not be negative")
     return arguments
 
 
-def main() -> None:
-    """Measure, print the tables, write the JSON."""
-    arguments = parse_arguments()
-    workload = WORKLOADS[arguments.workload]
-    workers, skipped = start_workers(
-        arguments.workload, arguments.peers, arguments.fast, arguments.peer_python
-    )
+def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure one workload and return its report."""
+    workload, fast = WORKLOADS[name], arguments.fast
+    peers = workload.default_peers(fast) if arguments.peers is None else arguments.peers
+    workers, skipped = start_workers(name, peers, fast, arguments.peer_python)
     try:
         results = measure(workers, arguments.repeats)
     finally:
         for worker in workers.values():
             worker.close()
-    record = report(workload, arguments.fast, results, skipped)
-    print(markdown(record))
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(record, indent=2) + "\n")
-    furthest = max(program["variance_difference"] for program in record["programs"].values())
-    if furthest > AGREEMENT:
-        sys.exit(f"Variances differ by {furthest:.2g} standard errors.")
+    return report(workload, fast, results, skipped)
+
+
+def disagreements(record: dict[str, Any]) -> list[str]:
+    """Return the programs whose answer is too far from ours."""
+    differences = {name: program["difference"] for name, program in record["programs"].items()}
+    return [
+        f"{name} differs by {difference:.2g} ({record['compared']})"
+        for name, difference in differences.items()
+        if difference is not None and not difference <= AGREEMENT
+    ]
+
+
+def write(path: Path | None, text: str) -> None:
+    """Write a file that was asked for."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+
+
+def main() -> None:
+    """Measure, print the tables, write the files."""
+    arguments = parse_arguments()
+    parts = [", ".join(f"{key}: {value}" for key, value in machine().items())]
+    print(parts[0])
+    records, faults = [], []
+    for name in arguments.workload:
+        try:
+            record = run(name, arguments)
+        except WorkerError as error:
+            faults.append(f"{name}: {error}")
+            continue
+        records.append(record)
+        parts.append(markdown(record))
+        print(f"\n{parts[-1]}", flush=True)
+        faults += [f"{name}: {fault}" for fault in disagreements(record)]
+    write(arguments.json, json.dumps(records, indent=2))
+    write(arguments.markdown, "\n\n".join(parts))
+    if faults:
+        sys.exit("\n".join(faults))
 
 
 if __name__ == "__main__":

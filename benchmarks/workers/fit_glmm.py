@@ -28,6 +28,7 @@ workload, data = asked_for()
 for group in workload.groups:
     data[group] = data[group].astype(str)
 serve(
+    workload,
     ["glmm", "numpy", "pandas"],
     lambda: glmm.fit(data, workload.formula, reml=True, satterthwaite=False),
     describe,

@@ -2,9 +2,10 @@
 
 suppressPackageStartupMessages(library(lme4))
 
-arguments <- commandArgs(trailingOnly = TRUE)  # data, formula, grouping columns
+arguments <- commandArgs(trailingOnly = TRUE)  # data, formula, grouping columns, predictions
 FORMULA <- as.formula(arguments[[2]])
 GROUPS <- strsplit(arguments[[3]], ",")[[1]]
+PREDICTIONS <- as.integer(arguments[[4]])
 
 send <- function(record) {
   cat(jsonlite::toJSON(record, auto_unbox = TRUE, digits = NA), "\n", sep = "")
@@ -15,6 +16,14 @@ timed_fit <- function(data) {
   start <- proc.time()[["elapsed"]]
   fit <- lmer(FORMULA, data, REML = TRUE)
   list(fit = fit, seconds = proc.time()[["elapsed"]] - start)
+}
+
+timed_predictions <- function(fit, row) {
+  timed <- function(i) system.time(predict(fit, row), gcFirst = FALSE)[["elapsed"]]
+  list(
+    seconds = median(vapply(seq_len(PREDICTIONS), timed, 0)),
+    prediction = unname(predict(fit, row))
+  )
 }
 
 describe <- function(fit) {
@@ -34,8 +43,10 @@ send(list(versions = list(
   Matrix = as.character(packageVersion("Matrix")),
   R = as.character(getRversion())
 )))
+timed <- NULL
 input <- file("stdin", "r")
 while (length(readLines(input, n = 1))) {
-  timed <- timed_fit(data)
-  send(c(list(seconds = timed$seconds), describe(timed$fit)))
+  if (is.null(timed) || PREDICTIONS == 0) timed <- timed_fit(data)
+  measured <- if (PREDICTIONS > 0) timed_predictions(timed$fit, data[1, ]) else timed["seconds"]
+  send(c(measured, describe(timed$fit)))
 }

@@ -24,11 +24,14 @@ def describe(model: MacKayMixedRegressor) -> dict:
 workload, data = asked_for()
 X = data[[*workload.features, *workload.groups]]
 y = data["y"].to_numpy()
+row = X.head(1)
 del data
 serve(
+    workload,
     PACKAGES,
     lambda: MacKayMixedRegressor(
         groups=list(workload.groups), random_slopes=workload.slopes, random_state=0
     ).fit(X, y),
     describe,
+    lambda model: float(model.predict(row)[0]),
 )

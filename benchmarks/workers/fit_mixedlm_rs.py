@@ -22,6 +22,7 @@ def describe(fit: object) -> dict:
 
 
 serve(
+    workload,
     ["mixedlm-rs", "numpy", "pandas"],
     lambda: mixedlm(
         f"y ~ {' + '.join(workload.features)}",

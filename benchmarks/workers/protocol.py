@@ -1,4 +1,4 @@
-"""One fit per line of standard input, one JSON record per fit on standard output."""
+"""One request per line of standard input, one JSON record per request on standard output."""
 
 import json
 import platform
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -28,27 +29,49 @@ def lower_triangle(covariance: np.ndarray) -> list[float]:
 
 
 def serve(
-    packages: list[str], fit: Callable[[], Any], describe: Callable[[Any], dict[str, Any]]
+    workload: Workload,
+    packages: list[str],
+    fit: Callable[[], Any],
+    describe: Callable[[Any], dict[str, Any]],
+    predict: Callable[[Any], float | None] | None = None,
 ) -> None:
     """Say that the data are read, then time ``fit`` once for each line that comes in.
 
+    Where the workload times predictions, the first line asks for the fit as well, untimed.
+
     Parameters
     ----------
+    workload : Workload
+        What is timed.
     packages : list of str
         Distributions whose versions are part of the result, the program's own first.
     fit : callable
-        The fit, and nothing else: what is timed.
+        The fit, and nothing else.
     describe : callable
         The answers of a fit: ``variance_components`` (by factor the lower triangle),
         ``fixed_effects`` (the intercept first) and ``criterion``.
+    predict : callable
+        The prediction of the first row by a fit; None if it is not to be compared.
     """
+    if workload.predictions and predict is None:
+        sys.exit(f"{packages[0]} has no predictions with random effects")
     versions = {package: version(package) for package in packages}
     _send({"versions": {**versions, "Python": platform.python_version()}})
+    fitted = None
     for _ in sys.stdin:
-        start = time.perf_counter()
-        fitted = fit()
-        seconds = time.perf_counter() - start
-        _send({"seconds": seconds, **describe(fitted)})
+        if fitted is None or not workload.predictions:
+            seconds, fitted = _timed(fit)
+            answer = describe(fitted)
+        if workload.predictions:
+            timed = [_timed(predict, fitted) for _ in range(workload.predictions)]
+            seconds, answer["prediction"] = median(seconds for seconds, _ in timed), timed[0][1]
+        _send({"seconds": seconds, **answer})
+
+
+def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = function(*arguments)
+    return time.perf_counter() - start, result
 
 
 def _send(record: dict[str, Any]) -> None:
