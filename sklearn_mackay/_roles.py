@@ -284,8 +284,8 @@ def _named_position(table: Table, name: str, parameter: str) -> int:
             f"`{parameter}` asks for column {name!r}, but X has no column names: "
             "use positions or pass a data frame."
         )
-    if name in table.names:
-        return table.names.index(name)
+    if name in table.positions:
+        return table.positions[name]
     message = f"`{parameter}`: column {name!r} not found; "
     renamed = [found for found in table.names if found.endswith(f"__{name}")]
     if renamed:

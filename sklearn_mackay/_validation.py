@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cached_property
 from typing import Any
 
 import narwhals as nw
@@ -45,6 +46,11 @@ class Table:
     def n_columns(self) -> int:
         """Number of columns, grouping columns included."""
         return int(self.data.shape[1])
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Position of each named column."""
+        return {name: position for position, name in enumerate(self.names or ())}
 
     def name(self, position: int) -> str:
         """Name of a column, in scikit-learn's style (`x0`) where X has none."""
@@ -116,8 +122,13 @@ class Table:
         return not any(issubclass(kind, _LABEL_TYPES) for kind in set(map(type, labels)))
 
     def _series(self, position: int) -> nw.Series[Any]:
-        series: nw.Series[Any] = self.data.get_column(self.data.columns[position])
+        series: nw.Series[Any] = self.data.get_column(self._columns[position])
         return series
+
+    @cached_property
+    def _columns(self) -> list[str]:
+        columns: list[str] = self.data.columns
+        return columns
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from penalties import PENALTY_WORKLOADS, PenaltyWorkload  # noqa: E402
 from workloads import WORKLOADS, Workload  # noqa: E402
 
 
@@ -21,6 +22,12 @@ def asked_for() -> tuple[Workload, pd.DataFrame]:
     """Return the workload named on the command line, and its data; "fast" asks for less."""
     workload = WORKLOADS[sys.argv[1]]
     return workload, workload.load("fast" in sys.argv[2:])
+
+
+def penalties_asked_for() -> tuple[str, PenaltyWorkload, str, bool]:
+    """Return the workload's name, itself, the program, and whether it wants small data."""
+    name, program = sys.argv[1:3]
+    return name, PENALTY_WORKLOADS[name], program, "fast" in sys.argv[3:]
 
 
 def lower_triangle(covariance: np.ndarray) -> list[float]:
@@ -55,24 +62,36 @@ def serve(
     """
     if workload.predictions and predict is None:
         sys.exit(f"{packages[0]} has no predictions with random effects")
-    versions = {package: version(package) for package in packages}
-    _send({"versions": {**versions, "Python": platform.python_version()}})
+    announce(packages)
     fitted = None
-    for _ in sys.stdin:
+    for _ in requests():
         if fitted is None or not workload.predictions:
-            seconds, fitted = _timed(fit)
+            seconds, fitted = timed(fit)
             answer = describe(fitted)
         if workload.predictions:
-            timed = [_timed(predict, fitted) for _ in range(workload.predictions)]
-            seconds, answer["prediction"] = median(seconds for seconds, _ in timed), timed[0][1]
-        _send({"seconds": seconds, **answer})
+            rows = [timed(predict, fitted) for _ in range(workload.predictions)]
+            seconds, answer["prediction"] = median(seconds for seconds, _ in rows), rows[0][1]
+        send({"seconds": seconds, **answer})
 
 
-def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
+def announce(packages: list[str]) -> None:
+    """Say that everything is ready, and which versions of some distributions are at work."""
+    versions = {package: version(package) for package in packages}
+    send({"versions": {**versions, "Python": platform.python_version()}})
+
+
+def requests() -> Iterator[str]:
+    """One line of standard input for each request."""
+    yield from sys.stdin
+
+
+def timed(function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
+    """Return the seconds that a call takes, and its result."""
     start = time.perf_counter()
     result = function(*arguments)
     return time.perf_counter() - start, result
 
 
-def _send(record: dict[str, Any]) -> None:
+def send(record: dict[str, Any]) -> None:
+    """Answer a request."""
     print(json.dumps(record), flush=True)
