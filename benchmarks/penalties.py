@@ -68,7 +68,7 @@ def _zipf(rng: np.random.Generator, n_levels: int, n: int) -> np.ndarray:
 def customers(fast: bool, seed: int) -> Split:
     """Customers in states who buy products; effects of variance 0.5, 0.1 and 1, noise 1."""
     rng = np.random.default_rng(seed)
-    n, n_customers = (2_500, 600) if fast else (200_000, 100_000)
+    n, n_customers = (2_500, 600) if fast else (125_000, 100_000)
     customer, product = _zipf(rng, n_customers, n), _zipf(rng, n_customers // 200, n)
     state = rng.integers(50, size=n_customers)[customer]
     y = 3.0 + rng.normal(size=n)
@@ -117,7 +117,7 @@ def _dense(n: int, p: int) -> Callable[[bool, int], Split]:
 
 PENALTY_WORKLOADS = {
     "P7": PenaltyWorkload(
-        "P7: 100,000 customers, 50 states, 500 products, n = 160,000 and 40,000 held out",
+        "P7: 100,000 customers, 50 states, 500 products, n = 100,000 and 25,000 held out",
         customers,
         {"groups": ["customer", "state", "product"]},
         ("one penalty, grid", "three penalties, grid", "target encoding"),
@@ -139,6 +139,6 @@ PENALTY_WORKLOADS = {
         "P7-tall: 200 columns, n = 1,000,000 and 1,000 held out",
         _dense(1_000_000, 200),
         {"alpha": "auto"},
-        ("Ridge(1.0)", "one penalty, RidgeCV", "himalaya RidgeCV"),
+        ("Ridge(1.0)", "one penalty, RidgeCV", "himalaya Ridge(1.0)"),
     ),
 }

@@ -725,6 +725,8 @@ def _ratio(sigma2: float, variance: float) -> float:
 
 
 def _slopes(table: Table, factor: FactorColumns) -> Array:
+    if not factor.slopes:
+        return np.empty((table.n_rows, 0))
     return to_dense(table.numeric(factor.slopes))
 
 

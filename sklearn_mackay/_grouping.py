@@ -234,9 +234,14 @@ def _find(levels: Labels, labels: Labels) -> Codes:
         code_of = dict(zip(_to_list(levels), range(levels.size), strict=True))
         codes = map(code_of.get, _to_list(labels), repeat(-1))
         return np.fromiter(codes, dtype=np.intp, count=labels.size)
-    if kind in "iu" and int(levels[-1]) - int(levels[0]) <= 2 * (levels.size + labels.size):
+    few = labels.size < levels.size // 16  # a table of all levels would cost more than it saves
+    if (
+        kind in "iu"
+        and not few
+        and int(levels[-1]) - int(levels[0]) <= 2 * (levels.size + labels.size)
+    ):
         return _find_in_table(levels, labels)
-    if kind == "f" and labels.size:
+    if kind == "f" and labels.size and not few:
         whole_levels, whole_labels = _whole_numbers(levels), _whole_numbers(labels)
         if whole_levels is not None and whole_labels is not None:
             return _find_in_table(whole_levels, whole_labels)

@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, TargetEncoder
 
 ALPHAS = np.logspace(-2, 5, 15)
+GRID = np.logspace(-1, 2, 7)
 WEIGHTS = (0.3, 0.6, 1.2)  # of one-hot columns, the root of a variance over the noise's
 
 
@@ -64,6 +65,13 @@ def himalaya_ridge() -> Any:
     return HimalayaRidgeCV(alphas=ALPHAS, fit_intercept=True, solver_params={"warn": False})
 
 
+def himalaya_one_penalty() -> Any:
+    """Return himalaya's ridge with the penalty given."""
+    from himalaya.ridge import Ridge as HimalayaRidge
+
+    return HimalayaRidge(alpha=1.0, fit_intercept=True, solver_params={"warn": False})
+
+
 def ours() -> Any:
     """Return our estimator."""
     from sklearn_mackay import MacKayMixedRegressor
@@ -75,7 +83,7 @@ PROGRAMS: dict[str, tuple[str, Callable[[], Any]]] = {
     "sklearn_mackay": ("sklearn_mackay", ours),
     "one penalty, grid": (
         "scikit-learn",
-        lambda: GridSearchCV(make_pipeline(one_hot(), Ridge()), {"ridge__alpha": ALPHAS}),
+        lambda: GridSearchCV(make_pipeline(one_hot(), Ridge()), {"ridge__alpha": GRID}, cv=3),
     ),
     "three penalties, grid": ("scikit-learn", three_penalties),
     "target encoding": (
@@ -87,6 +95,7 @@ PROGRAMS: dict[str, tuple[str, Callable[[], Any]]] = {
     "Ridge(1.0)": ("scikit-learn", Ridge),
     "himalaya GroupRidgeCV": ("himalaya", himalaya_bands),
     "himalaya RidgeCV": ("himalaya", himalaya_ridge),
+    "himalaya Ridge(1.0)": ("himalaya", himalaya_one_penalty),
 }
 
 name, workload, program, fast = penalties_asked_for()
