@@ -16,6 +16,7 @@ from scipy import sparse
 
 Array = NDArray[np.float64]
 
+FEW_COLUMNS = 8  # in which reducing column by column is several times faster
 BLOCK_ENTRIES = 2**22  # of rows taken at once, 32 MiB
 
 
@@ -117,6 +118,8 @@ def row_blocks(n_rows: int, n_columns: int = 4) -> list[slice]:
 
 def largest_entry(columns: Array) -> Array:
     """``max |x|`` by column, 0.0 where there are no rows."""
+    if columns.shape[1] <= FEW_COLUMNS:
+        return np.array([max(np.max(x, initial=0.0), -np.min(x, initial=0.0)) for x in columns.T])
     highest, lowest = np.max(columns, axis=0, initial=0.0), np.min(columns, axis=0, initial=0.0)
     return np.asarray(np.maximum(highest, -lowest))
 
