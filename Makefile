@@ -56,7 +56,7 @@ $(CREATED):
 $(PEERS)/.created:
 	$(PYTHON) -m venv --clear $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check \
-		glmm gpboost mixedlm mixedlm-rs scikit-learn statsmodels pandas
+		glmm gpboost himalaya mixedlm mixedlm-rs scikit-learn statsmodels pandas
 	@touch $@
 
 $(INSTALLED): $(CREATED) setup.cfg pyproject.toml
