@@ -257,7 +257,8 @@ def _iterate_newton(walk: _Walk, max_iter: int, tol: float) -> bool:
         _zero(walk, step.decrement, below=SMALL)
         ratio = step.decrement / before if before > 0 else 1.0
         before = step.decrement
-        if is_exact and ratio < 0.5 and ratio * step.decrement > EXACT * tol:
+        is_last = iteration == max_iter - 1
+        if is_exact and not is_last and ratio < 0.5 and ratio * step.decrement > EXACT * tol:
             continue
         if not _release(walk, tol):
             return True

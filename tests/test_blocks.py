@@ -74,6 +74,15 @@ def test_auto_is_the_optimum_of_the_evidence(rng, shape, weighted):
     assert_allclose(model.intercept_, ridge.intercept_, rtol=EVIDENCE)
 
 
+def test_steps_beyond_the_tolerance_are_no_condition_of_convergence(rng):
+    X, y = regression(rng, 30, 30)
+    model = MacKayMixedRegressor(alpha="auto").fit(X, y)
+    changes = [entry["change"] for entry in model.history_]
+    reached = next(i for i, change in enumerate(changes) if change <= model.tol)
+    assert reached < model.n_iter_
+    assert MacKayMixedRegressor(alpha="auto", max_iter=reached).fit(X, y).converged_
+
+
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_auto_equals_ridge_at_its_penalty(rng, shape):
     X, y = regression(rng, *shape)
