@@ -11,7 +11,7 @@ and products with ``Z'WZ`` go through the rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,20 @@ class Block:
             return np.asarray(c / self.scale)
         weights = self.dual @ c
         return np.asarray(self.columns.T @ weights - self.center * np.sum(weights)) / self.scale
+
+    def loadings(self, axes: Array | None) -> Array:
+        """Coefficients (p, r) of the user's columns for a unit of each coefficient along the axes.
+
+        Rows of the columns, centred, times this are rows of the term's ``Z``.
+        """
+        if self.dual is None:
+            return np.asarray((np.eye(self.n_columns) if axes is None else axes) / self.scale)
+        spread = self.columns.T @ self.dual - np.outer(self.center, np.sum(self.dual, axis=0))
+        return np.asarray(spread if axes is None else spread @ axes) / self.scale
+
+    def without_rows(self) -> Block:
+        """The same without the training rows."""
+        return replace(self, columns=self.columns[:0].copy(), principal=None, dual=None)
 
 
 def make_block(columns: Any, weights: Array, *, centered: bool) -> Block | None:

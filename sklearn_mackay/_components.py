@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -84,6 +84,11 @@ class Component:
             full[:, self.identified] = b @ self.term.transform.T * y_scale
         return full
 
+    def without_rows(self) -> Component:
+        """What is left to know once the Gram blocks are built."""
+        term = None if self.term is None else self.term.without_rows()
+        return replace(self, codes=self.codes[:0].copy(), term=term)
+
 
 @dataclass(frozen=True)
 class BlockComponent:
@@ -139,6 +144,13 @@ class BlockComponent:
             return np.zeros(self.n_columns)
         along_columns = b[:, 0] if axes is None else axes @ b[:, 0]
         return self.term.coefficients(along_columns) * y_scale
+
+    def without_rows(self) -> BlockComponent:
+        """What is left to know once the Gram blocks are built."""
+        return replace(self, term=None if self.term is None else self.term.without_rows())
+
+
+AnyComponent = Component | BlockComponent
 
 
 def make_block_component(

@@ -130,6 +130,19 @@ class CrossProducts:
         """Rank of the unpenalised fixed part, the ``p`` of ``n - p``."""
         return int(np.count_nonzero(self.penalty == 0.0))
 
+    @property
+    def n_entries(self) -> int:
+        """Numbers stored, a measure of memory."""
+        terms = sum(term.own.size + term.fixed.size for term in self.terms)
+        return terms + sum(2 * table.blocks.size for table in self.cross.values())
+
+    def without_fixed(self) -> CrossProducts:
+        """The blocks of the model without a fixed part."""
+        p = len(self.penalty)
+        terms = tuple(replace(term, fixed=term.fixed[:, p:]) for term in self.terms)
+        fixed, penalty = self.fixed[p:, p:], self.penalty[:0]
+        return replace(self, terms=terms, fixed=fixed, penalty=penalty)
+
     def for_output(self, output: int) -> CrossProducts:
         """The blocks of one of several responses, which engines and the loop work on."""
         p = len(self.penalty)

@@ -7,7 +7,7 @@ weighted cross-table, as sparse as the pairs of levels that meet in a row.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,12 +52,24 @@ class Term:
 
     def Z(self) -> sparse.csr_array:
         """Sparse ``Z`` of shape (n, L s), the coefficients of a level side by side."""
-        s, n = self.columns.shape
-        indices = (self.codes[:, None] * s + np.arange(s)).ravel()
-        return sparse.csr_array(
-            (self.columns.T.ravel(), indices, np.arange(0, s * n + 1, s)),
-            shape=(n, self.n_levels * s),
-        )
+        return level_columns(self.codes, self.columns, self.n_levels)
+
+    def without_rows(self) -> Term:
+        """The same without the training rows."""
+        return replace(self, codes=self.codes[:0].copy(), columns=self.columns[:, :0].copy())
+
+
+def level_columns(
+    codes: NDArray[np.integer[Any]], columns: Array, n_levels: int
+) -> sparse.csr_array:
+    """Sparse ``Z`` of shape (n, L s) for codes (n,) and columns (s, n); a code of -1 has zeros."""
+    s, n = columns.shape
+    known = codes >= 0
+    indices = (np.where(known, codes, 0)[:, None] * s + np.arange(s)).ravel()
+    return sparse.csr_array(
+        ((columns * known).T.ravel(), indices, np.arange(0, s * n + 1, s)),
+        shape=(n, n_levels * s),
+    )
 
 
 def make_term(

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._components import (
     RESIDUAL,
+    AnyComponent,
     BlockComponent,
     Component,
     make_block_component,
@@ -29,8 +30,17 @@ from ._components import (
 )
 from ._crossproducts import CrossProducts
 from ._design import random_part, to_dense
-from ._grouping import Grouping, encode, learn_grouping, same_kind, unseen_labels
-from ._model import ILL_CONDITIONED, AnyComponent, Estimates, Options, fit_model
+from ._fitted import FittedModel, LevelRows
+from ._grouping import (
+    Grouping,
+    encode,
+    learn_grouping,
+    number_unseen,
+    same_kind,
+    unseen_labels,
+)
+from ._inference import normal_quantile
+from ._model import ILL_CONDITIONED, Estimates, Options, fit_model
 from ._progress import progress
 from ._roles import ColumnRoles, FactorColumns, resolve_roles
 from ._solution import Engine
@@ -39,6 +49,27 @@ from ._validation import Labels, Table, read_groups, read_table, read_target, re
 Array = NDArray[np.float64]
 
 METHODS = ("reml", "ml", "mackay", "quick")
+
+
+class NewRows(NamedTuple):
+    """Rows to predict.
+
+    Attributes
+    ----------
+    table : Table
+        All columns.
+    features : ndarray or sparse matrix of shape (n, n_fixed_features)
+        Columns that `coef_` belongs to.
+    factors : dict of str to LevelRows
+        Levels and slopes of the factors whose effects are added.
+    labels : dict of str to list of ndarray of shape (n,)
+        Their labels.
+    """
+
+    table: Table
+    features: Any
+    factors: dict[str, LevelRows]
+    labels: dict[str, list[Labels]]
 
 
 class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
@@ -96,6 +127,10 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         always has effect 0.
     weight_type : {"frequency", "precision"}, default="frequency"
         Whether a `sample_weight` of 2 means the row twice, or half the residual variance.
+    store_covariance : bool or "auto", default="auto"
+        Whether to keep what standard deviations of predictions and effects, intervals and
+        degrees of freedom are computed from: the cross-products, which hold no rows. "auto": with
+        the exact engine and up to 16 MiB.
     max_iter : int, default=200
         Largest number of iterations.
     tol : float, default=1e-7
@@ -116,8 +151,10 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     intercept_ : float
         Fixed intercept.
     coef_std_, intercept_std_ : ndarray of shape (n_fixed_features,), float
-        Their standard errors; NaN for a column dropped as a combination of others, and for those
-        of feature blocks.
+        Their standard errors; NaN for a column dropped as a combination of others. Those that
+        depend on a feature block need `store_covariance`, and are NaN without.
+    vcov_ : ndarray of shape (1 + n_fixed, 1 + n_fixed)
+        Covariance of the intercept and of the fixed coefficients that are in no feature block.
     variance_components_ : dict of str to float or ndarray of shape (s, s)
         Variance of each factor's effects, a covariance matrix with slopes (intercept first, then
         slopes as given); of each feature block's coefficients; and "residual".
@@ -129,6 +166,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         the exact engine.
     random_effects_ : dict of str to ndarray of shape (n_levels, s)
         Predicted effects of each level, in the order of `group_levels_`.
+    random_effects_std_ : dict of str to ndarray of shape (n_levels, s)
+        Standard deviation of their error, which that of the fixed effects is part of.
     group_levels_ : dict of str to ndarray of shape (n_levels,)
         Labels of each factor's levels.
     effective_dof_ : dict of str to float
@@ -189,7 +228,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     (array([10.467]), 251.405)
     """
 
-    __metadata_request__predict = {"effects": UNUSED}
+    __metadata_request__predict = {"effects": UNUSED, "return_std": UNUSED}
 
     def __init__(
         self,
@@ -209,6 +248,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         effects: Any = "conditional",
         unknown_groups: str = "population",
         weight_type: str = "frequency",
+        store_covariance: Any = "auto",
         max_iter: int = 200,
         tol: float = 1e-7,
         copy_X: bool = True,
@@ -230,6 +270,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.effects = effects
         self.unknown_groups = unknown_groups
         self.weight_type = weight_type
+        self.store_covariance = store_covariance
         self.max_iter = max_iter
         self.tol = tol
         self.copy_X = copy_X
@@ -307,11 +348,16 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 report,
             )
         outputs = [self._fitted(one, table, roles) for one in estimates]
-        self._keep(outputs[0] if y.ndim == 1 else _stacked(outputs), table, roles, groupings, shell)
+        fitted = outputs[0] if y.ndim == 1 else _stacked(outputs)
+        models = tuple(one.kept for one in estimates if one.kept is not None)
+        fitted["_models"] = models or None
+        self._keep(fitted, table, roles, groupings, shell)
         self._warn(estimates, components)
         return self
 
-    def predict(self, X: Any, groups: Any = None, *, effects: Any = None) -> Array:
+    def predict(
+        self, X: Any, groups: Any = None, *, return_std: bool = False, effects: Any = None
+    ) -> Any:
         """Predict the mean of y.
 
         Parameters
@@ -320,29 +366,201 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             The columns that `fit` saw.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels, if `fit` was given `groups`. Without them the prediction is the population's.
+        return_std : bool, default=False
+            Whether to return the standard deviation of a new y as well. As in BayesianRidge it
+            holds the uncertainty of the mean and the residual variance (of weight 1); the
+            variances are taken as known. A level not seen in `fit` adds its full variance.
         effects : {"conditional", "population"} or list of str, default=None
-            Random effects to add; None for the parameter of the estimator.
+            Random effects to add; None for the parameter of the estimator. Factors that are left
+            out count as unknown levels in the standard deviation.
 
         Returns
         -------
-        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        mean : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        std : ndarray of the same shape
+            Only with `return_std`.
 
         Raises
         ------
         ValueError
-            For a level not seen in `fit` where ``unknown_groups="error"``.
+            For a level not seen in `fit` where ``unknown_groups="error"``; for `return_std` where
+            the fit kept no covariance.
+        """
+        rows = self._read_rows(X, groups, effects)
+        mean = sum(self._parts(rows).values())
+        if not return_std:
+            return mean
+        return mean, np.sqrt(self._mean_variance(rows, everything=True) + self._residual)
+
+    def predict_interval(
+        self,
+        X: Any,
+        groups: Any = None,
+        *,
+        level: float = 0.95,
+        kind: str = "prediction",
+        effects: Any = None,
+    ) -> Array:
+        """Predict an interval for y, or for its mean.
+
+        The bounds are normal quantiles at the estimated variances, which with fewer than some
+        twenty levels are themselves uncertain: intervals for new levels are then too short.
+
+        Parameters
+        ----------
+        X, groups, effects
+            As in `predict`.
+        level : float, default=0.95
+            Probability that the interval holds.
+        kind : {"prediction", "confidence"}, default="prediction"
+            "prediction": of a new y of weight 1, with the residual variance and the variance of
+            all effects that are left out. "confidence": of the mean that `predict` returns; the
+            effects that are left out are no part of it.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, 2) or (n_samples, n_outputs, 2)
+            Lower and upper bounds.
+
+        Raises
+        ------
+        ValueError
+            For a level outside (0, 1); where the fit kept no covariance.
+        """
+        if kind not in ("prediction", "confidence"):
+            raise ValueError(f"`kind` must be 'prediction' or 'confidence', got {kind!r}.")
+        z = normal_quantile(level)
+        rows = self._read_rows(X, groups, effects)
+        is_prediction = kind == "prediction"
+        variance = self._mean_variance(rows, everything=is_prediction)
+        width = z * np.sqrt(variance + self._residual * is_prediction)
+        mean = sum(self._parts(rows).values())
+        return np.stack([mean - width, mean + width], axis=-1)
+
+    def predict_components(self, X: Any, groups: Any = None) -> dict[str, Array]:
+        """Predict the parts that the mean of y is the sum of.
+
+        Parameters
+        ----------
+        X, groups
+            As in `predict`.
+
+        Returns
+        -------
+        dict of str to ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            "fixed", which holds the intercept, and one entry for each feature block and factor.
+        """
+        return self._parts(self._read_rows(X, groups, "conditional"))
+
+    def sample_y(
+        self, X: Any, n_samples: int = 1, random_state: Any = 0, *, groups: Any = None
+    ) -> Array:
+        """Draw new responses from the model, all rows together.
+
+        A draw holds one value for each coefficient and each level, also for a level that was not
+        seen in `fit`, so that the rows of a level vary together; a missing label is a level of its
+        own. The variances are taken as known.
+
+        Parameters
+        ----------
+        X, groups
+            As in `predict`.
+        n_samples : int, default=1
+            Number of draws.
+        random_state : int, RandomState instance or None, default=0
+            Makes the draws.
+
+        Returns
+        -------
+        ndarray of shape (n_samples_X, n_samples) or (n_samples_X, n_outputs, n_samples)
+
+        Raises
+        ------
+        ValueError
+            Where the fit kept no covariance.
+        """
+        generator = check_random_state(random_state)
+        rows = self._read_rows(X, groups, "conditional")
+        factors = {
+            name: LevelRows(number_unseen(codes, rows.labels[name]), columns)
+            for name, (codes, columns) in rows.factors.items()
+        }
+        fixed, blocks = self._fixed_and_blocks(rows)
+        outputs = []
+        for model in self._kept_models():
+            known = model.rows(fixed, factors, blocks)
+            errors = model.sample(known, factors, blocks, n_samples, generator)
+            noise = generator.standard_normal(errors.shape) * np.sqrt(model.sigma2)
+            outputs.append(errors + noise)
+        mean = np.asarray(sum(self._parts(rows).values()))
+        draws = outputs[0] if mean.ndim == 1 else np.stack(outputs, axis=1)
+        return np.asarray(mean[..., np.newaxis] + draws)
+
+    def random_effects_covariance(self, factor: str, *, given_fixed: bool = False) -> Array:
+        """Covariance of the error of a factor's random effects, level by level.
+
+        Parameters
+        ----------
+        factor : str
+            Grouping factor.
+        given_fixed : bool, default=False
+            As if the fixed effects were known. This is lme4's conditional variance (``condVar``),
+            which is too small where the fixed effects are uncertain.
+
+        Returns
+        -------
+        ndarray of shape (n_levels, s, s) or (n_outputs, n_levels, s, s)
+
+        Raises
+        ------
+        ValueError
+            For an unknown factor; where the fit kept no covariance.
         """
         check_is_fitted(self)
-        table = read_table(self, X, reset=False)
-        chosen = self._chosen_factors(self.effects if effects is None else effects)
-        features = table.numeric(self._roles.features)
-        prediction = np.asarray(features @ self.coef_.T + self.intercept_)
-        for factor, grouping, labels in self._labels_to_predict(table, groups, chosen):
-            codes = self._encode(grouping, labels)
-            intercept = np.ones((int(factor.intercept), table.n_rows))
-            columns = np.vstack([intercept, _slopes(table, factor).T])
-            prediction += random_part(codes, columns, self.random_effects_[factor.name])
-        return prediction
+        (name,) = self._chosen_factors([factor])
+        covariances = [
+            model.effects_covariance(name, given_fixed=given_fixed) for model in self._kept_models()
+        ]
+        return np.array(covariances) if self._has_outputs else covariances[0]
+
+    @property
+    def random_effects_std_(self) -> dict[str, Array]:
+        """Standard deviation of the error of each effect; the fixed effects' is part of it."""
+        check_is_fitted(self)
+        if self._models is None:
+            raise AttributeError(self._not_kept("random_effects_std_"))
+        covariances = {name: self.random_effects_covariance(name) for name in self.groups_}
+        return {
+            name: np.sqrt(np.einsum("...aa->...a", covariance))
+            for name, covariance in covariances.items()
+        }
+
+    @property
+    def coef_std_(self) -> Array:
+        """Standard errors of the coefficients; NaN where they are not known."""
+        check_is_fitted(self)
+        std: Array = self._coef_std.copy()
+        if self._roles.blocks and self._models is not None:
+            at = {column: i for i, column in enumerate(self._roles.features)}
+            outputs = std if self._has_outputs else std[np.newaxis]
+            for row, model in zip(outputs, self._models, strict=True):
+                for name, columns in self._roles.blocks.items():
+                    row[[at[c] for c in columns]] = model.coefficient_std(name)
+        return std
+
+    @property
+    def intercept_std_(self) -> Any:
+        """Standard error of the intercept; NaN where it is not known."""
+        check_is_fitted(self)
+        if not self._roles.blocks or self._models is None:
+            return self._intercept_std
+        fixed = np.eye(1, 1 + len(self._roles.fixed))
+        blocks = {name: np.zeros((1, len(c))) for name, c in self._roles.blocks.items()}
+        std = [
+            float(np.sqrt(model.variance(model.rows(fixed, {}, blocks))[0]))
+            for model in self._models
+        ]
+        return np.array(std) if self._has_outputs else std[0]
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
         """Coefficient of determination of the prediction.
@@ -394,6 +612,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             "solver": ("auto", "exact", "iterative"),
             "unknown_groups": ("population", "error"),
             "weight_type": ("frequency", "precision"),
+            "store_covariance": (True, False, "auto"),
         }
         for name, allowed in choices.items():
             value = getattr(self, name)
@@ -442,6 +661,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             start=start,
             max_iter=self.max_iter,
             tol=self.tol,
+            keep=self.store_covariance,
         )
 
     def _build_components(
@@ -491,6 +711,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def _fitted(self, estimates: Estimates, table: Table, roles: ColumnRoles) -> dict[str, Any]:
         """Fitted attributes of one response."""
         std = np.sqrt(np.diag(estimates.fixed_cov))
+        if roles.blocks:
+            std[0] = np.nan  # of the rows' mean; at zero it depends on the blocks
         k = estimates.n_parameters
         coef, coef_std = np.full((2, table.n_columns), np.nan)
         coef[list(roles.fixed)] = estimates.coef
@@ -502,8 +724,9 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return {
             "coef_": coef[features],
             "intercept_": estimates.intercept,
-            "coef_std_": coef_std[features],
-            "intercept_std_": float(std[0]),
+            "vcov_": estimates.fixed_cov,
+            "_intercept_std": float(std[0]),
+            "_coef_std": coef_std[features],
             "variance_components_": _by_factor(estimates.Sigma),
             "alpha_": {
                 name: _ratio(sigma2, float(estimates.Sigma[name][0, 0])) for name in roles.blocks
@@ -633,6 +856,84 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 )
         return list(effects)
 
+    @property
+    def _has_outputs(self) -> bool:
+        """Whether y had several columns, or one in two dimensions."""
+        return bool(self.coef_.ndim == 2)
+
+    @property
+    def _residual(self) -> Any:
+        """Residual variance, of each output."""
+        return self.variance_components_[RESIDUAL]
+
+    def _kept_models(self) -> tuple[FittedModel, ...]:
+        if self._models is None:
+            raise ValueError(self._not_kept("This"))
+        models: tuple[FittedModel, ...] = self._models
+        return models
+
+    def _not_kept(self, what: str) -> str:
+        return (
+            f"{what} needs the covariance of the effects, which the fit did not keep "
+            f"(store_covariance={self.store_covariance!r}, solver_={self.solver_!r}). Fit with "
+            "store_covariance=True; feature blocks of more than 3,000 rows and columns have none."
+        )
+
+    def _read_rows(self, X: Any, groups: Any, effects: Any) -> NewRows:
+        check_is_fitted(self)
+        table = read_table(self, X, reset=False)
+        chosen = self._chosen_factors(self.effects if effects is None else effects)
+        features = table.numeric(self._roles.features)
+        factors, labels = {}, {}
+        for factor, grouping, columns in self._labels_to_predict(table, groups, chosen):
+            codes = self._encode(grouping, columns)
+            factors[factor.name] = LevelRows(codes, _level_columns(table, factor))
+            labels[factor.name] = columns
+        return NewRows(table, features, factors, labels)
+
+    def _parts(self, rows: NewRows) -> dict[str, Array]:
+        """The fixed part, and what each feature block and chosen factor adds."""
+        roles = self._roles
+        if not roles.blocks:
+            parts = {"fixed": np.asarray(rows.features @ self.coef_.T + self.intercept_)}
+        else:
+            at = {column: i for i, column in enumerate(roles.features)}
+            places = {"fixed": [at[c] for c in roles.fixed]}
+            places |= {name: [at[c] for c in columns] for name, columns in roles.blocks.items()}
+            parts = {
+                name: np.asarray(rows.features[:, place] @ self.coef_.T[place])
+                for name, place in places.items()
+            }
+            parts["fixed"] = parts["fixed"] + self.intercept_
+        for name, (codes, columns) in rows.factors.items():
+            parts[name] = random_part(codes, columns, self.random_effects_[name])
+        return parts
+
+    def _fixed_and_blocks(self, rows: NewRows) -> tuple[Array, dict[str, Array]]:
+        """Dense columns of the fixed part, its intercept first, and of each feature block."""
+        at = {column: i for i, column in enumerate(self._roles.features)}
+        fixed = to_dense(rows.features[:, [at[c] for c in self._roles.fixed]])
+        blocks = {
+            name: to_dense(rows.features[:, [at[c] for c in columns]])
+            for name, columns in self._roles.blocks.items()
+        }
+        return np.column_stack([np.ones(len(fixed)), fixed]), blocks
+
+    def _mean_variance(self, rows: NewRows, *, everything: bool) -> Array:
+        """Variance of the error of the mean, with factors left out as unknown or not at all."""
+        factors = dict(rows.factors)
+        if everything:
+            unknown = np.full(rows.table.n_rows, -1)
+            for factor in self._roles.factors:
+                if factor.name not in factors:
+                    columns = _level_columns(rows.table, factor)
+                    factors[factor.name] = LevelRows(unknown, columns)
+        fixed, blocks = self._fixed_and_blocks(rows)
+        variances = [
+            model.variance(model.rows(fixed, factors, blocks)) for model in self._kept_models()
+        ]
+        return np.column_stack(variances) if self._has_outputs else variances[0]
+
     def _labels_to_predict(
         self, table: Table, groups: Any, chosen: Sequence[str]
     ) -> list[tuple[FactorColumns, Grouping, list[Labels]]]:
@@ -660,7 +961,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                     "and GridSearchCV.predict never pass groups; name grouping columns of X in "
                     "the constructor instead, or set effects='population'.",
                     UserWarning,
-                    stacklevel=3,
+                    stacklevel=4,
                 )
             return []
         names, arrays = read_groups(groups, table.n_rows)
@@ -693,7 +994,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 f"No label of grouping factor {grouping.name!r} was seen in fit, and numbers stand "
                 "against strings: give labels of the kind that `fit` saw.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         return codes
 
@@ -722,6 +1023,12 @@ def _by_factor(matrices: Mapping[str, Array]) -> dict[str, float | Array]:
 def _ratio(sigma2: float, variance: float) -> float:
     """Ridge penalty that a prior variance stands for; none at all where both are zero."""
     return sigma2 / variance if variance > 0 else float(np.inf)
+
+
+def _level_columns(table: Table, factor: FactorColumns) -> Array:
+    """Columns (s, n) that multiply a level's coefficients."""
+    intercept = np.ones((int(factor.intercept), table.n_rows))
+    return np.vstack([intercept, _slopes(table, factor).T])
 
 
 def _slopes(table: Table, factor: FactorColumns) -> Array:

@@ -130,6 +130,31 @@ def unseen_labels(codes: Codes, columns: Sequence[Labels]) -> list[Any]:
     return list(dict.fromkeys(row[0] if len(row) == 1 else row for row in unseen))
 
 
+def number_unseen(codes: Codes, columns: Sequence[Labels]) -> Codes:
+    """Codes in which each distinct label that was not seen, and each missing one, has its own.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n,)
+        From `encode`.
+    columns : sequence of ndarray of shape (n,)
+        The labels.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        The same where a label is known, else -1, -2, ...
+    """
+    numbered = codes.copy()
+    known: dict[Any, int] = {}
+    rows = np.flatnonzero(codes < 0)
+    labels = zip(*(_to_list(column[rows]) for column in columns), strict=True)
+    for row, label in zip(rows, labels, strict=True):
+        key = row if any(map(_is_missing, label)) else label
+        numbered[row] = known.setdefault(key, -1 - len(known))
+    return numbered
+
+
 def same_kind(grouping: Grouping, columns: Sequence[Labels]) -> bool:
     """Whether any label of each column is of a kind, number or string, that `fit` saw there."""
     return all(

@@ -9,22 +9,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._components import RESIDUAL, BlockComponent, Component
+from ._components import RESIDUAL, AnyComponent, BlockComponent
 from ._criterion import deviance
 from ._crossproducts import CrossProducts, build_crossproducts
 from ._empirical_bayes import Fit, Iteration, estimate_variances
+from ._fitted import FittedModel
 from ._fixed_part import FixedPart, build_fixed_part
 from ._solution import Engine, Variances, n_units, null_directions
 from ._variances import Freedom, StandardErrors, gradient_noise, standard_errors
 
 Array = NDArray[np.float64]
 Prepare = Callable[..., Engine]
-AnyComponent = Component | BlockComponent
 
 MONTE_CARLO_SHARE = 0.05  # of a variance's standard error that random probes may add
 MOST_REPETITIONS = 2  # the first may move, the second then starts where it is
 EXPLAINED = 1e-12  # residual of y on X, relative to the spread of y, that is rounding
 ROUNDING_OF_Y = 5e-15  # the same relative to the size of y: a few units in its last place
+KEPT_ENTRIES = 2**21  # numbers in Gram blocks that are kept unasked: 16 MiB
 ILL_CONDITIONED = 1e7  # condition of the scaled columns of X beyond which digits are lost
 
 
@@ -50,6 +51,8 @@ class Options:
         Largest number of iterations.
     tol : float
         Tolerance of the loop.
+    keep : bool or "auto"
+        Whether to keep the Gram blocks.
     """
 
     method: str
@@ -61,6 +64,7 @@ class Options:
     start: Mapping[str, Array]
     max_iter: int
     tol: float
+    keep: bool | str
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,8 @@ class Estimates:
         Whether the model leaves no residual though it could not fit every y.
     collapsed : tuple of (str, ndarray)
         Directions of a factor's covariance that the quick method lost.
+    kept : FittedModel or None
+        What tells how sure the estimates are.
     """
 
     intercept: float
@@ -135,6 +141,7 @@ class Estimates:
     n_products: int
     exact_fit: bool
     collapsed: tuple[tuple[str, Array], ...]
+    kept: FittedModel | None
 
 
 def fit_model(
@@ -441,10 +448,12 @@ def _to_user_units(
     fixed_cov[lost] = fixed_cov[:, lost] = np.nan
     exact_fit = (explained and RESIDUAL not in options.held) or fit.exact
     sigma2 = 0.0 if fit.zero_residual else solution.variances.sigma2 * sigma2_scale
+    certainty = 1.0
     if exact_fit:
-        sigma2, fixed_cov = 0.0, fixed_cov * 0.0
+        sigma2, certainty = 0.0, 0.0
     elif freedom.dof <= 0 and RESIDUAL not in options.held:
-        sigma2, fixed_cov = np.nan, fixed_cov * np.nan
+        sigma2, certainty = np.nan, np.nan
+    fixed_cov *= certainty
 
     def matrices(variances: Variances) -> dict[str, Array]:
         return {
@@ -514,7 +523,41 @@ def _to_user_units(
         collapsed=()
         if exact_fit or options.method != "quick"
         else _collapsed(active, Sigma, options),
+        kept=_kept(
+            FittedModel(
+                crossproducts=crossproducts,
+                variances=solution.variances,
+                freedom=freedom,
+                method=options.method,
+                fixed=fixed,
+                components=tuple(component.without_rows() for component in components),
+                loadings={},
+                y_scale=y_scale,
+                sigma2_scale=sigma2_scale,
+                certainty=certainty,
+            ),
+            active,
+            options.keep,
+            is_exact=solver == "exact",
+        ),
     )
+
+
+def _kept(
+    model: FittedModel, active: Sequence[AnyComponent], keep: bool | str, *, is_exact: bool
+) -> FittedModel | None:
+    """Complete what a fit keeps, or None; the rows of a large block would have to be kept."""
+    terms = model.crossproducts.terms
+    blocks = [
+        (component.name, component.term, term)
+        for component, term in zip(active, terms, strict=True)
+        if isinstance(component, BlockComponent) and component.term
+    ]
+    size = model.crossproducts.n_entries + sum(b.n_columns * t.n_levels for _, b, t in blocks)
+    is_wanted = (is_exact and size <= KEPT_ENTRIES) if keep == "auto" else keep
+    if not is_wanted or any(term.columns is not None for term in terms):
+        return None
+    return replace(model, loadings={name: b.loadings(term.axes) for name, b, term in blocks})
 
 
 def _deviance(

@@ -401,7 +401,8 @@ def standard_errors(
     common = np.concatenate([*entries, [present.sigma2]])
     to_variances = np.eye(len(common))
     to_variances[:, -1] = common
-    std = np.sqrt(np.diag(to_variances @ jacobian @ cov @ jacobian.T @ to_variances.T))
+    to_variances = to_variances @ jacobian
+    std = np.sqrt(np.maximum(np.diag(to_variances @ cov @ to_variances.T), 0.0))
     cuts = np.cumsum([len(E) for E in units])
     *by_term, residual = np.split(std, cuts)
     return StandardErrors(

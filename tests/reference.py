@@ -7,12 +7,32 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import optimize
+from scipy import linalg, optimize
 
 from sklearn_mackay._crossproducts import CrossProducts, build_crossproducts
 from sklearn_mackay._design import Term
 from sklearn_mackay._solution import PenalizedSolution, Variances, symmetric_units
 from sklearn_mackay._variances import Freedom
+
+CROSSED = {
+    f"{n_terms} crossed, {s} coefficients": dict(
+        levels=(5, 7, 4)[:n_terms], coefficients=(s,) * n_terms
+    )
+    for n_terms in (1, 2, 3)
+    for s in (1, 2, 3)
+}
+STRUCTURES = {
+    **CROSSED,
+    "4 coefficients": dict(levels=(5, 7), coefficients=(1, 4)),
+    "diagonal": dict(levels=(5, 7), coefficients=(2, 3), diagonal=True),
+    "chain of 2": dict(levels=(9, 4), coarsens=(None, 0)),
+    "chain of 2, slopes": dict(levels=(9, 4), coefficients=(2, 3), coarsens=(None, 0)),
+    "chain of 3": dict(levels=(14, 6, 3), coefficients=(1, 2, 1), coarsens=(None, 0, 1)),
+    "nested and crossed": dict(levels=(9, 4, 5), coefficients=(1, 1, 2), coarsens=(None, 0, None)),
+    "chain of 2 and 2 crossed": dict(
+        levels=(9, 4, 5, 3), coefficients=(2, 1, 1, 2), coarsens=(None, 0, None, None)
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -160,6 +180,22 @@ class Dense:
             vectors += [(self.Z[k] @ (self.v(k) @ E).ravel())[:, None] for E in units]
         F = np.hstack(vectors)
         return F.T @ self.P @ F
+
+    @cached_property
+    def covariance(self) -> np.ndarray:
+        """Covariance of estimate less truth: effects term by term, penalised beta, other beta."""
+        problem, sigma2 = self.problem, self.variances.sigma2
+        Z = np.hstack([*self.Z, problem.X[:, ~self.free]])
+        G = linalg.block_diag(
+            *(
+                np.kron(np.eye(term.n_levels), S)
+                for term, S in zip(problem.terms, self.variances.Sigma, strict=True)
+            ),
+            np.diag(sigma2 / problem.penalty[~self.free]),
+        )
+        beta_cov = np.linalg.inv(self.XVX)
+        cross = -G @ Z.T @ self.V_inverse @ problem.X[:, self.free] @ beta_cov
+        return np.block([[G - G @ Z.T @ self.P @ Z @ G, cross], [cross.T, beta_cov]])
 
     @cached_property
     def hat_trace(self) -> float:

@@ -394,6 +394,8 @@ def test_coefficients_stand_in_the_order_of_the_columns(rng):
     model = MacKayMixedRegressor(feature_blocks=blocks, fixed_features=["y", "w"]).fit(frame, y)
     assert model.fixed_features_.tolist() == names
     assert list(model.variance_components_) == ["second", "first", "residual"]
+    assert np.all(model.coef_std_ > 0)
+    model.set_params(store_covariance=False).fit(frame, y)
     assert_array_equal(np.isnan(model.coef_std_), [True, False, True, False, True])
     assert_allclose(model.predict(frame), X @ model.coef_ + model.intercept_, rtol=ROUNDING)
 

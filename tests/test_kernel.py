@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from numpy.testing import assert_allclose, assert_array_equal
-from reference import Dense, Problem, moved, random_problem, unit_directions
+from reference import STRUCTURES, Dense, Problem, moved, random_problem, unit_directions
 from scipy import stats
 from scipy.linalg import block_diag
 from threadpoolctl import threadpool_limits
@@ -26,25 +26,6 @@ FIRST_DIFFERENCE = 1e-4  # step of four points, as errors h^4 and 1e-16/h are bo
 DIFFERENCE_RTOL = 1e-8  # of the gradient's terms, ten times what was seen
 REJECTED = 1e-3  # probability of a false alarm of a calibration test; the seeds are fixed
 
-CROSSED = {
-    f"{n_terms} crossed, {s} coefficients": dict(
-        levels=(5, 7, 4)[:n_terms], coefficients=(s,) * n_terms
-    )
-    for n_terms in (1, 2, 3)
-    for s in (1, 2, 3)
-}
-STRUCTURES = {
-    **CROSSED,
-    "4 coefficients": dict(levels=(5, 7), coefficients=(1, 4)),
-    "diagonal": dict(levels=(5, 7), coefficients=(2, 3), diagonal=True),
-    "chain of 2": dict(levels=(9, 4), coarsens=(None, 0)),
-    "chain of 2, slopes": dict(levels=(9, 4), coefficients=(2, 3), coarsens=(None, 0)),
-    "chain of 3": dict(levels=(14, 6, 3), coefficients=(1, 2, 1), coarsens=(None, 0, 1)),
-    "nested and crossed": dict(levels=(9, 4, 5), coefficients=(1, 1, 2), coarsens=(None, 0, None)),
-    "chain of 2 and 2 crossed": dict(
-        levels=(9, 4, 5, 3), coefficients=(2, 1, 1, 2), coarsens=(None, 0, None, None)
-    ),
-}
 DIFFERENTIATED = {
     "crossed": STRUCTURES["2 crossed, 2 coefficients"],
     "diagonal": STRUCTURES["diagonal"],

@@ -599,15 +599,30 @@ def test_pickle_predicts_alike(data):
     assert_array_equal(copy.deepcopy(model).predict(X), model.predict(X))
 
 
-def test_pickle_does_not_grow_with_the_rows(rng):
+@pytest.mark.parametrize("store_covariance", [False, True])
+def test_pickle_does_not_grow_with_the_rows(rng, store_covariance):
     sizes = []
-    for n in (300, 6000):
+    for n in (600, 6000):
         X, y = crossed(rng, n)
         # As many iterations for both, so that the history is equally long.
-        model = crossed_model(fixed_variances={"subject": 4.0, "item": 1.0, "residual": 1.0})
-        sizes.append(len(pickle.dumps(model.fit(X, y))))
+        model = crossed_model(
+            fixed_variances={"subject": 4.0, "item": 1.0, "residual": 1.0},
+            store_covariance=store_covariance,
+        )
+        model.fit(X, y).predict(X)
+        sizes.append(len(pickle.dumps(model)))
     assert abs(sizes[1] - sizes[0]) <= PICKLE_BYTES
     assert sizes[0] < 10_000
+
+
+def test_pickle_leaves_out_the_factorised_covariance(data):
+    X, y = data
+    model = crossed_model().fit(X, y)
+    size = len(pickle.dumps(model))
+    std = model.predict(X, return_std=True)[1]
+    assert len(pickle.dumps(model)) == size
+    restored = pickle.loads(pickle.dumps(model))
+    assert_array_equal(restored.predict(X, return_std=True)[1], std)
 
 
 def run_python(code: str, *arguments: object) -> str:
@@ -633,7 +648,8 @@ from sklearn_mackay.datasets import load_sleepstudy
 X, y = load_sleepstudy(return_X_y=True)
 with open(sys.argv[1], "rb") as file:
     model = pickle.load(file)
-print(repr(float(np.sum(model.predict(X)))), repr(float(model.score(X, y))))
+std = model.predict(X, return_std=True)[1]
+print(*(repr(float(x)) for x in (np.sum(model.predict(X)), np.sum(std), model.score(X, y))))
 assert sys.modules.get("tensorflow") is None, "TensorFlow was imported"
 assert not [name for name in sys.modules if name.startswith("keras")], "Keras was imported"
 """
@@ -647,8 +663,9 @@ def test_serving_needs_no_tensorflow(tmp_path, tensorflow):
     model = MacKayMixedRegressor(groups=[1], random_slopes={1: [0]}).fit(X, y)
     path = tmp_path / "model.pickle"
     path.write_bytes(pickle.dumps(model))
-    total, score = run_python(SERVE, path, tensorflow).split()
+    total, std, score = run_python(SERVE, path, tensorflow).split()
     assert_allclose(float(total), np.sum(model.predict(X)), rtol=SAME)
+    assert_allclose(float(std), np.sum(model.predict(X, return_std=True)[1]), rtol=SAME)
     assert_allclose(float(score), model.score(X, y), rtol=SAME)
 
 

@@ -46,6 +46,7 @@ def prepare(
     gram = gram_matrix(crossproducts, tuple(range(len(terms))), ends)
     units = [symmetric_units(term.n_coefficients, diagonal=term.diagonal) for term in terms]
 
+    @np.errstate(invalid="ignore")  # numbers that are not finite are reported, not warned of
     def solve(variances: Variances) -> PenalizedSolution:
         sigma2 = variances.sigma2
         factors = [

@@ -82,6 +82,7 @@ def _prepare_elimination(
     return partial(traced, lapack_on_cpu, system)
 
 
+@np.errstate(invalid="ignore")  # numbers that are not finite are reported, not warned of
 def solve_penalized_gls(
     crossproducts: CrossProducts,
     run: Callable[[tuple[Any, ...], tuple[Any, ...]], Raw],

@@ -1,0 +1,250 @@
+"""What a fit keeps of the data to say how sure it is: Gram blocks, no rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations_with_replacement
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from ._components import AnyComponent, BlockComponent, Component
+from ._crossproducts import CrossProducts
+from ._design import level_columns
+from ._fixed_part import FixedPart
+from ._posterior import Posterior, factorise
+from ._solution import Variances
+from ._variances import Freedom, matrix_root
+
+Array = NDArray[np.float64]
+
+
+class LevelRows(NamedTuple):
+    """Level of each row, negative for one not known, and the columns (s, n) of its coefficients."""
+
+    codes: NDArray[np.integer[Any]]
+    columns: Array
+
+
+class Rows(NamedTuple):
+    """New rows: what the data tell about, and what only the prior does.
+
+    Attributes
+    ----------
+    known : sparse array of shape (n, Q)
+        In the posterior's coordinates.
+    prior_variance : ndarray of shape (n,)
+        Variance of effects that no data inform, in internal units.
+    """
+
+    known: Any
+    prior_variance: Array
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A fit of one response, in internal units, and the way to the user's.
+
+    Attributes
+    ----------
+    crossproducts : CrossProducts
+        Gram blocks.
+    variances : Variances
+        At the optimum.
+    freedom : Freedom
+        What was estimated.
+    method : str
+        How.
+    fixed : FixedPart
+        The fixed part without its rows.
+    components : tuple of Component or BlockComponent
+        Grouping factors, then feature blocks, without their rows.
+    loadings : dict of str to ndarray of shape (p, r)
+        Of each feature block, see `Block.loadings`.
+    y_scale : float
+        The user's unit of y.
+    sigma2_scale : float
+        The user's unit of the residual variance.
+    certainty : float
+        1.0; 0.0 where the model fits y exactly and its effects are certain, NaN where there are no
+        degrees of freedom to tell.
+    """
+
+    crossproducts: CrossProducts
+    variances: Variances
+    freedom: Freedom
+    method: str
+    fixed: FixedPart
+    components: tuple[AnyComponent, ...]
+    loadings: dict[str, Array]
+    y_scale: float
+    sigma2_scale: float
+    certainty: float
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what can be computed again."""
+        return {key: value for key, value in self.__dict__.items() if key != "posterior"}
+
+    @cached_property
+    def posterior(self) -> Posterior:
+        """The factorised covariance of all effects."""
+        return factorise(self.crossproducts, self.variances)
+
+    @property
+    def active(self) -> list[AnyComponent]:
+        """The components that have a term, in the order of the terms."""
+        return [component for component in self.components if component.term is not None]
+
+    @property
+    def sigma2(self) -> float:
+        """Residual variance in the user's units."""
+        return self.variances.sigma2 * self.sigma2_scale * self.certainty
+
+    def rows(
+        self,
+        fixed: Array,
+        factors: Mapping[str, LevelRows],
+        blocks: Mapping[str, Array],
+    ) -> Rows:
+        """Bring new rows to internal coordinates.
+
+        Parameters
+        ----------
+        fixed : ndarray of shape (n, 1 + p)
+            What multiplies the intercept, and the fixed columns.
+        factors : mapping of str to LevelRows
+            Factors whose effects are part of the rows.
+        blocks : mapping of str to ndarray of shape (n, p)
+            Columns of feature blocks.
+
+        Returns
+        -------
+        Rows
+        """
+        n = len(fixed)
+        random, prior = [], np.zeros(n)
+        for k, component in enumerate(self.active):
+            Sigma = self.variances.Sigma[k]
+            if isinstance(component, BlockComponent):
+                part, variance = self._block_rows(component, blocks.get(component.name), Sigma, n)
+            else:
+                part, variance = _factor_rows(component, factors.get(component.name), Sigma, n)
+            random.append(part)
+            prior += variance
+        on_fixed = fixed @ self.fixed.to_coefficients
+        return Rows(self.posterior.rows(random, on_fixed), prior)
+
+    def _block_rows(
+        self, component: BlockComponent, columns: Array | None, Sigma: Array, n: int
+    ) -> tuple[Any, Array]:
+        loadings, block = self.loadings[component.name], component.term
+        if columns is None or block is None:
+            return sparse.csr_array((n, loadings.shape[1])), np.zeros(n)
+        centered = columns - block.center
+        Z = centered @ loadings
+        # The axes span what the training rows span; beyond it there is the prior.
+        beyond = np.sum((centered / block.scale) ** 2, axis=1) - np.sum(Z**2, axis=1)
+        return sparse.csr_array(Z), Sigma[0, 0] * np.maximum(beyond, 0.0)
+
+    def variance(self, rows: Rows) -> Array:
+        """Variance of each row's linear predictor in the user's units, without the residual's."""
+        known = self.certainty * self.posterior.variance(rows.known)
+        return np.asarray((known + rows.prior_variance) * self.y_scale**2)
+
+    def sample(
+        self,
+        rows: Rows,
+        factors: Mapping[str, LevelRows],
+        blocks: Mapping[str, Array],
+        n_samples: int,
+        random_state: np.random.RandomState,
+    ) -> Array:
+        """Draw errors (n, n_samples) of the rows' linear predictors together, in the user's units.
+
+        Rows share what they have in common: known effects, and the effect of one unknown level.
+        """
+        draws = self.certainty * (rows.known @ self.posterior.sample(n_samples, random_state))
+        for component, Sigma in zip(self.active, self.variances.Sigma, strict=True):
+            root = matrix_root(Sigma)
+            if isinstance(component, BlockComponent):
+                if component.term and component.name in blocks:
+                    loadings = self.loadings[component.name] * component.term.scale
+                    z = random_state.standard_normal((len(loadings), n_samples)) * root
+                    beyond = z - loadings @ (loadings.T @ z)
+                    centered = blocks[component.name] - component.term.center
+                    draws += centered @ beyond / component.term.scale
+            elif component.name in factors:
+                codes, columns = factors[component.name]
+                _, unknown = np.unique(np.minimum(codes, 0), return_inverse=True)
+                z = random_state.standard_normal((unknown.max(initial=0) + 1, len(root), n_samples))
+                columns = _internal_columns(component, columns) * (codes < 0)
+                draws += np.einsum("an,nas->ns", root @ columns, z[unknown])
+        return np.asarray(draws * self.y_scale)
+
+    def effects_covariance(self, name: str, *, given_fixed: bool) -> Array:
+        """Covariance (L, s, s) of the error of a factor's effects, level by level.
+
+        Parameters
+        ----------
+        name : str
+            Factor.
+        given_fixed : bool
+            As if the fixed effects were known, which lme4 calls the conditional variance.
+
+        Returns
+        -------
+        ndarray of shape (L, s, s)
+        """
+        component = next(c for c in self.components if c.name == name)
+        assert isinstance(component, Component)
+        L, s = component.n_levels, len(component.coefficients)
+        # Variances of coefficients and of sums of two tell the covariances.
+        pairs = list(combinations_with_replacement(range(s), 2))
+        sums = np.array([np.eye(s)[list({a, b})].sum(axis=0) for a, b in pairs])
+        codes = np.repeat(np.arange(L), len(pairs))
+        no_fixed = np.zeros((len(codes), len(self.fixed.to_coefficients)))
+        model = self.without_fixed() if given_fixed else self
+        rows = model.rows(no_fixed, {name: LevelRows(codes, np.tile(sums.T, L))}, {})
+        variance = dict(zip(pairs, model.variance(rows).reshape(L, -1).T, strict=True))
+        covariance = np.zeros((L, s, s))
+        for a, b in pairs:
+            half_sum = 0.5 * (variance[a, a] + variance[b, b])
+            entry = variance[a, a] if a == b else 0.5 * variance[a, b] - half_sum
+            covariance[:, a, b] = covariance[:, b, a] = entry
+        return covariance
+
+    def without_fixed(self) -> FittedModel:
+        """The same model with the fixed effects taken as known."""
+        fixed = replace(self.fixed, to_coefficients=self.fixed.to_coefficients[:, :0])
+        return replace(self, crossproducts=self.crossproducts.without_fixed(), fixed=fixed)
+
+    def coefficient_std(self, name: str) -> Array:
+        """Standard deviation (p,) of the error of a feature block's coefficients."""
+        component = next(c for c in self.components if c.name == name)
+        assert isinstance(component, BlockComponent)
+        if component.term is None:
+            return np.zeros(component.n_columns)
+        p = component.n_columns
+        no_fixed = np.zeros((p, len(self.fixed.to_coefficients)))
+        columns = np.eye(p) + component.term.center
+        return np.sqrt(self.variance(self.rows(no_fixed, {}, {name: columns})))
+
+
+def _factor_rows(
+    component: Component, rows: LevelRows | None, Sigma: Array, n: int
+) -> tuple[Any, Array]:
+    if rows is None:
+        return sparse.csr_array((n, component.n_levels * len(component.identified))), np.zeros(n)
+    columns = _internal_columns(component, rows.columns)
+    prior = np.einsum("an,ab,bn->n", columns, Sigma, columns)
+    return level_columns(rows.codes, columns, component.n_levels), prior * (rows.codes < 0)
+
+
+def _internal_columns(component: Component, columns: Array) -> Array:
+    """What multiplies the term's coefficients where `columns` multiply the user's."""
+    assert component.term is not None
+    return np.asarray(component.term.transform.T @ columns[list(component.identified)])

@@ -1,0 +1,291 @@
+"""Standard deviations, intervals, parts and draws of predictions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from reference import Dense, Problem
+from scipy import sparse, stats
+from sklearn.linear_model import BayesianRidge
+from test_estimator import Data
+
+from sklearn_mackay import MacKayMixedRegressor
+from sklearn_mackay._solution import Variances
+
+RTOL = 1e-8  # the dense twin inverts V, which loses some digits
+SAME_RTOL = 1e-10  # the same sums in another order
+POLARISED_RTOL = 1e-6  # a covariance is a difference of variances of sums
+OPTIMUM_RTOL = 1e-5  # two optima, each found to its own tolerance
+DRAWS = 20_000
+DRAWS_RTOL = 6 / np.sqrt(DRAWS)  # six standard errors of a standard deviation, or of a correlation
+PARAMETERS = {"groups": ["a", "b"], "random_slopes": {"a": ["x"]}}
+
+
+@pytest.fixture
+def data() -> Data:
+    return Data(np.random.default_rng(0))
+
+
+def dense_twin(model, data: Data, weights: np.ndarray) -> Dense:
+    """Dense algebra at the fitted variances, in the user's units."""
+    fitted = model.variance_components_
+    Sigma = (fitted["a"], np.atleast_2d(fitted["b"]))
+    problem = Problem(
+        data.terms(),
+        data.design,
+        data.y,
+        weights,
+        np.zeros(3),
+        Variances(fitted["residual"], Sigma),
+    )
+    return Dense(problem, problem.variances, reml=True)
+
+
+def dense_rows(data: Data) -> np.ndarray:
+    """``[Z X]`` of the training rows."""
+    return np.hstack([*(term.Z().toarray() for term in data.terms()), data.design])
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
+def test_std_of_known_levels_is_that_of_dense_algebra(data, weighted):
+    weights = np.random.default_rng(1).uniform(0.3, 3.0, len(data.y)) if weighted else np.ones(150)
+    model = MacKayMixedRegressor(**PARAMETERS, weight_type="precision")
+    model.fit(data.frame, data.y, sample_weight=weights)
+    W, C = dense_rows(data), dense_twin(model, data, weights).covariance
+    variance = np.einsum("ij,jk,ik->i", W, C, W)
+    mean, std = model.predict(data.frame, return_std=True)
+    assert_array_equal(mean, model.predict(data.frame))
+    assert_allclose(std**2, variance + model.variance_components_["residual"], rtol=RTOL)
+    interval = model.predict_interval(data.frame, kind="confidence", level=0.9)
+    half_width = stats.norm.ppf(0.95) * np.sqrt(variance)
+    assert_allclose(interval, np.column_stack([mean - half_width, mean + half_width]), rtol=RTOL)
+
+
+def test_effects_and_coefficients_know_their_errors(data):
+    model = MacKayMixedRegressor(**PARAMETERS).fit(data.frame, data.y)
+    dense = dense_twin(model, data, np.ones(150))
+    C = dense.covariance
+    blocks = np.array([C[2 * j : 2 * j + 2, 2 * j : 2 * j + 2] for j in range(12)])
+    assert_allclose(model.random_effects_covariance("a"), blocks, rtol=POLARISED_RTOL)
+    std = np.sqrt(np.diag(C))
+    assert_allclose(model.random_effects_std_["a"].ravel(), std[:24], rtol=RTOL)
+    assert_allclose(model.random_effects_std_["b"].ravel(), std[24:31], rtol=RTOL)
+    assert_allclose(model.vcov_, C[-3:, -3:], rtol=POLARISED_RTOL)
+    assert_allclose([model.intercept_std_, *model.coef_std_], std[-3:], rtol=RTOL)
+    known = Dense(
+        Problem(
+            data.terms(), data.design[:, :0], data.y, np.ones(150), np.zeros(0), dense.variances
+        ),
+        dense.variances,
+        reml=True,
+    )
+    given_fixed = model.random_effects_covariance("b", given_fixed=True)
+    assert_allclose(given_fixed.ravel(), np.diag(known.covariance)[24:31], rtol=RTOL)
+
+
+def test_unknown_levels_carry_their_full_variance(data):
+    model = MacKayMixedRegressor(**PARAMETERS).fit(data.frame, data.y)
+    rows = data.frame.iloc[:4].copy()
+    rows["a"] = ["new", None, np.nan, "other"]
+    rows["b"] = rows["b"].astype(object)
+    rows.loc[3, "b"] = "new"
+    fitted = model.variance_components_
+    z = np.column_stack([np.ones(4), rows["x"]])
+    prior = np.einsum("ij,jk,ik->i", z, fitted["a"], z)
+    prior[3] += fitted["b"]
+    known = model.predict_interval(rows, effects=["b"], kind="confidence")
+    std = np.diff(known, axis=1)[:, 0] / (2 * stats.norm.ppf(0.975))
+    expected = np.sqrt(std**2 + prior + fitted["residual"])
+    expected[3] = np.sqrt(std[3] ** 2 + prior[3] - fitted["b"] + fitted["residual"])
+    assert_allclose(model.predict(rows, return_std=True)[1], expected, rtol=SAME_RTOL)
+    # Left out, a factor is as unknown.
+    left_out = model.predict(rows, return_std=True, effects=["b"])[1]
+    assert_allclose(left_out, expected, rtol=SAME_RTOL)
+
+
+def test_prediction_interval_is_that_of_the_standard_deviation(data):
+    model = MacKayMixedRegressor(**PARAMETERS).fit(data.frame, data.y)
+    mean, std = model.predict(data.frame, return_std=True)
+    interval = model.predict_interval(data.frame, level=0.8)
+    assert_allclose(interval, np.column_stack(stats.norm(mean, std).interval(0.8)), rtol=SAME_RTOL)
+
+
+def test_std_without_groups_is_that_of_least_squares():
+    rng = np.random.default_rng(2)
+    X = rng.normal(3.0, 1.0, size=(40, 2))
+    y = X @ [1.0, -2.0] + rng.normal(size=40)
+    model = MacKayMixedRegressor().fit(X, y)
+    design = np.column_stack([np.ones(40), X])
+    sigma2 = np.sum((y - model.predict(X)) ** 2) / 37
+    variance = np.einsum("ij,jk,ik->i", design, np.linalg.inv(design.T @ design), design)
+    assert_allclose(
+        model.predict(X, return_std=True)[1], np.sqrt(sigma2 * (1 + variance)), rtol=RTOL
+    )
+
+
+@pytest.mark.parametrize("shape", [(60, 5), (20, 30)], ids=["tall", "wide"])
+def test_std_of_a_block_is_that_of_bayesian_ridge(shape):
+    rng = np.random.default_rng(3)
+    # Columns of unequal size tell signal from noise also where there are more of them than rows.
+    size = 1 / np.arange(1, 1 + shape[1])
+    X, new = rng.normal(size=shape) * size, rng.normal(size=(7, shape[1])) * size
+    y = 5 * X @ rng.normal(size=shape[1]) + rng.normal(size=shape[0])
+    flat = dict.fromkeys(("alpha_1", "alpha_2", "lambda_1", "lambda_2"), 0.0)
+    theirs = BayesianRidge(fit_intercept=False, max_iter=10_000, tol=1e-13, **flat).fit(X, y)
+    model = MacKayMixedRegressor(alpha="auto", fit_intercept=False).fit(X, y)
+    for rows in (X, new):
+        for ours, other in zip(
+            model.predict(rows, return_std=True), theirs.predict(rows, return_std=True), strict=True
+        ):
+            assert_allclose(ours, other, rtol=0, atol=OPTIMUM_RTOL * np.std(y))
+    assert_allclose(model.coef_std_, np.sqrt(np.diag(theirs.sigma_)), rtol=OPTIMUM_RTOL)
+
+
+@pytest.mark.parametrize("shape", [(60, 5), (20, 30)], ids=["tall", "wide"])
+@pytest.mark.parametrize("to_matrix", [np.asarray, sparse.csr_array], ids=["dense", "sparse"])
+def test_intercept_of_a_block_is_at_zero_of_its_columns(shape, to_matrix):
+    rng = np.random.default_rng(4)
+    X = rng.normal(5.0, 1.0, size=shape)
+    y = X @ rng.normal(size=shape[1]) + rng.normal(size=shape[0])
+    model = MacKayMixedRegressor(alpha="auto").fit(to_matrix(X), y)
+    at_zero = to_matrix(np.zeros((1, shape[1])))
+    interval = model.predict_interval(at_zero, kind="confidence")
+    width = np.diff(interval)[0, 0] / (2 * stats.norm.ppf(0.975))
+    assert_allclose(model.intercept_std_, width, rtol=SAME_RTOL)
+
+
+def test_parts_add_up_to_the_prediction(data):
+    rng = np.random.default_rng(5)
+    frame = data.frame.assign(**{f"g{i}": rng.normal(size=150) for i in range(3)})
+    model = MacKayMixedRegressor(**PARAMETERS, feature_blocks={"genes": ["g0", "g1", "g2"]})
+    parts = model.fit(frame, data.y).predict_components(frame)
+    assert list(parts) == ["fixed", "genes", "a", "b"]
+    assert_allclose(sum(parts.values()), model.predict(frame), rtol=SAME_RTOL)
+    assert_allclose(
+        parts["fixed"], model.predict(frame.assign(g0=0, g1=0, g2=0), effects="population")
+    )
+
+
+def test_draws_have_the_predictive_distribution(data):
+    model = MacKayMixedRegressor(**PARAMETERS).fit(data.frame, data.y)
+    rows = pd.concat([data.frame.iloc[:3]] * 2, ignore_index=True)
+    rows["a"] = ["new", "new", "other", *rows["a"][3:]]
+    draws = model.sample_y(rows, DRAWS, random_state=0)
+    mean, std = model.predict(rows, return_std=True)
+    assert draws.shape == (6, DRAWS)
+    assert_allclose(draws.std(axis=1), std, rtol=DRAWS_RTOL)
+    assert_allclose(draws.mean(axis=1), mean, rtol=0, atol=6 * std.max() / np.sqrt(DRAWS))
+    # The rows of a new level share its effect.
+    z = np.column_stack([np.ones(2), rows["x"][:2]])
+    together = z[0] @ model.variance_components_["a"] @ z[1]
+    without = model.sample_y(rows.assign(a=["p", "q", "r", *rows["a"][3:]]), DRAWS, random_state=0)
+    gained = np.cov(draws)[0, 1] - np.cov(without)[0, 1]
+    assert_allclose(gained, together, rtol=0, atol=2 * DRAWS_RTOL * std[0] * std[1])
+
+
+def test_draws_of_a_wide_block_have_the_predictive_distribution():
+    rng = np.random.default_rng(6)
+    X, new = rng.normal(size=(15, 20)), rng.normal(size=(4, 20))
+    model = MacKayMixedRegressor(alpha="auto").fit(X, X @ rng.normal(size=20))
+    draws = model.sample_y(new, DRAWS, random_state=1)
+    assert_allclose(draws.std(axis=1), model.predict(new, return_std=True)[1], rtol=DRAWS_RTOL)
+
+
+def test_draws_can_be_repeated(data):
+    model = MacKayMixedRegressor(**PARAMETERS).fit(data.frame, data.y)
+    assert_array_equal(model.sample_y(data.frame, 2), model.sample_y(data.frame, 2))
+    assert np.any(model.sample_y(data.frame, 2) != model.sample_y(data.frame, 2, random_state=1))
+
+
+def test_several_outputs_have_each_their_own(data):
+    Y = np.column_stack([data.y, 3 * data.y + np.random.default_rng(7).normal(size=150)])
+    together = MacKayMixedRegressor(**PARAMETERS).fit(data.frame, Y)
+    mean, std = together.predict(data.frame, return_std=True)
+    interval = together.predict_interval(data.frame)
+    assert mean.shape == std.shape == (150, 2)
+    assert interval.shape == (150, 2, 2)
+    assert together.sample_y(data.frame, 3).shape == (150, 2, 3)
+    for j in range(2):
+        alone = MacKayMixedRegressor(**PARAMETERS).fit(data.frame, Y[:, j])
+        assert_allclose(std[:, j], alone.predict(data.frame, return_std=True)[1], rtol=RTOL)
+        assert_allclose(interval[:, j], alone.predict_interval(data.frame), rtol=RTOL)
+        for name, expected in alone.random_effects_std_.items():
+            assert_allclose(together.random_effects_std_[name][j], expected, rtol=RTOL)
+        assert_allclose(together.coef_std_[j], alone.coef_std_, rtol=RTOL)
+
+
+def test_groups_given_as_an_array(data):
+    X, labels = data.frame[["x", "z"]], data.frame["a"]
+    by_column = MacKayMixedRegressor(groups="a").fit(data.frame.drop(columns="b"), data.y)
+    by_array = MacKayMixedRegressor().fit(X, data.y, groups=labels)
+    expected = by_column.predict(data.frame.drop(columns="b"), return_std=True)[1]
+    assert_allclose(by_array.predict(X, labels, return_std=True)[1], expected, rtol=SAME_RTOL)
+    assert_array_equal(by_array.sample_y(X, 2, groups=labels).shape, (150, 2))
+
+
+def test_a_variance_of_zero_leaves_effects_certain():
+    rng = np.random.default_rng(8)
+    frame = pd.DataFrame({"g": np.repeat(np.arange(10), 5), "x": rng.normal(size=50)})
+    y = rng.normal(size=50)
+    y -= pd.Series(y).groupby(frame["g"]).transform("mean").to_numpy()
+    model = MacKayMixedRegressor(groups="g").fit(frame, y)
+    assert model.variance_components_["g"] == 0.0
+    assert_array_equal(model.random_effects_std_["g"], 0.0)
+
+
+@pytest.mark.filterwarnings("ignore:The model fits y exactly")
+def test_an_exact_fit_is_certain_of_known_levels(data):
+    model = MacKayMixedRegressor(groups="b").fit(data.frame[["x", "b"]], 2 * data.frame["x"])
+    assert_array_equal(model.predict(data.frame[["x", "b"]], return_std=True)[1], 0.0)
+
+
+def test_without_a_covariance_the_error_says_how_to_get_it(data):
+    model = MacKayMixedRegressor(**PARAMETERS, store_covariance=False).fit(data.frame, data.y)
+    advice = "store_covariance=True"
+    with pytest.raises(ValueError, match=advice):
+        model.predict(data.frame, return_std=True)
+    with pytest.raises(ValueError, match=advice):
+        model.predict_interval(data.frame)
+    with pytest.raises(ValueError, match=advice):
+        model.sample_y(data.frame)
+    with pytest.raises(AttributeError, match=advice):
+        _ = model.random_effects_std_
+    assert np.all(np.isfinite(model.coef_std_))
+
+
+def test_auto_keeps_what_is_small(monkeypatch, data):
+    from sklearn_mackay import _model
+
+    monkeypatch.setattr(_model, "KEPT_ENTRIES", 10)
+    model = MacKayMixedRegressor(**PARAMETERS).fit(data.frame, data.y)
+    assert not hasattr(model, "random_effects_std_")
+    assert hasattr(
+        model.set_params(store_covariance=True).fit(data.frame, data.y), "random_effects_std_"
+    )
+
+
+def test_iterative_fit_keeps_the_covariance_when_asked(data):
+    exact = MacKayMixedRegressor(**PARAMETERS).fit(data.frame, data.y)
+    parameters = {**PARAMETERS, "solver": "iterative", "random_state": 0}
+    iterative = MacKayMixedRegressor(**parameters).fit(data.frame, data.y)
+    if iterative.solver_ == "iterative":
+        assert not hasattr(iterative, "random_effects_std_")
+    held = {**parameters, "fixed_variances": exact.variance_components_, "store_covariance": True}
+    iterative = MacKayMixedRegressor(**held).fit(data.frame, data.y)
+    std = iterative.predict(data.frame, return_std=True)[1]
+    assert_allclose(std, exact.predict(data.frame, return_std=True)[1], rtol=RTOL)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, -1, "95"])
+def test_level_must_be_a_probability(data, level):
+    model = MacKayMixedRegressor(groups="b").fit(data.frame[["x", "b"]], data.y)
+    with pytest.raises(ValueError, match="`level` must be a probability"):
+        model.predict_interval(data.frame[["x", "b"]], level=level)
+
+
+def test_kind_must_be_known(data):
+    model = MacKayMixedRegressor(groups="b").fit(data.frame[["x", "b"]], data.y)
+    with pytest.raises(ValueError, match="`kind` must be"):
+        model.predict_interval(data.frame[["x", "b"]], kind="tolerance")
