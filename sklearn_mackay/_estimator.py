@@ -5,19 +5,23 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
+from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
+from tqdm import tqdm
 
+from ._bootstrap import bootstrap
 from ._components import (
     RESIDUAL,
     AnyComponent,
@@ -39,11 +43,32 @@ from ._grouping import (
     same_kind,
     unseen_labels,
 )
-from ._inference import normal_quantile
+from ._held_out import HeldOut, hold_out
+from ._inference import (
+    Coordinates,
+    FixedEffects,
+    LikelihoodRatio,
+    Parameter,
+    Profile,
+    VarianceShares,
+    Zeta,
+    choose_parameters,
+    coefficient_tests,
+    coefficient_zeta,
+    curvature,
+    likelihood_ratio,
+    normal_quantile,
+    quantile_intervals,
+    variance_parameters,
+    variance_shares,
+    variance_zeta,
+    wald_interval,
+)
 from ._model import ILL_CONDITIONED, Estimates, Options, fit_model
 from ._progress import progress
 from ._roles import ColumnRoles, FactorColumns, resolve_roles
 from ._solution import Engine
+from ._summary import Summary, summarise
 from ._validation import Labels, Table, read_groups, read_table, read_target, read_weights
 
 Array = NDArray[np.float64]
@@ -351,6 +376,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         fitted = outputs[0] if y.ndim == 1 else _stacked(outputs)
         models = tuple(one.kept for one in estimates if one.kept is not None)
         fitted["_models"] = models or None
+        fitted["_fixed_names"] = ("intercept", *(table.name(c) for c in roles.fixed))
+        fitted["_response"] = _moments(y, weights)
         self._keep(fitted, table, roles, groupings, shell)
         self._warn(estimates, components)
         return self
@@ -562,6 +589,374 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         ]
         return np.array(std) if self._has_outputs else std[0]
 
+    def loo_predict(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> HeldOut:
+        """Predict each row by a model that did not see it, from one factorisation.
+
+        The variances stay as fitted; everything else is as if each row in turn were left out:
+        the residual ``e_i`` becomes ``e_i / (1 - h_ii)``.
+
+        Parameters
+        ----------
+        X, y, sample_weight, groups
+            As in `fit`; the same rows, or others to which the fitted variances apply.
+
+        Returns
+        -------
+        HeldOut
+            `mean`, `std` and `log_density`, one entry for each row; NaN for a row that alone
+            determines an effect.
+        """
+        return self._hold_out(X, y, sample_weight, groups, None)
+
+    def logo_predict(
+        self, X: Any, y: Any, factor: str, sample_weight: Any = None, groups: Any = None
+    ) -> HeldOut:
+        """Predict the rows of each level of a factor by a model that did not see that level.
+
+        What `loo_predict` is for rows, this is for levels: how well new levels are predicted.
+
+        Parameters
+        ----------
+        X, y, sample_weight, groups
+            As in `loo_predict`.
+        factor : str
+            Grouping factor.
+
+        Returns
+        -------
+        HeldOut
+        """
+        return self._hold_out(X, y, sample_weight, groups, factor)
+
+    def cv_predict(
+        self,
+        X: Any,
+        y: Any,
+        cv: Any = 5,
+        sample_weight: Any = None,
+        groups: Any = None,
+        *,
+        split_groups: Any = None,
+    ) -> HeldOut:
+        """Predict the rows of each fold by a model that did not see the fold.
+
+        Parameters
+        ----------
+        X, y, sample_weight, groups
+            As in `loo_predict`.
+        cv : int, cross-validation generator or iterable, default=5
+            Folds that every row is in exactly once, as in
+            :func:`~sklearn.model_selection.cross_val_predict`.
+        split_groups : array-like of shape (n_samples,), default=None
+            Groups for a splitter such as GroupKFold.
+
+        Returns
+        -------
+        HeldOut
+
+        Raises
+        ------
+        ValueError
+            Where the folds are no partition of the rows.
+        """
+        folds = [test for _, test in check_cv(cv).split(X, y, split_groups)]
+        return self._hold_out(X, y, sample_weight, groups, folds)
+
+    def _hold_out(self, X: Any, y: Any, sample_weight: Any, groups: Any, left_out: Any) -> HeldOut:
+        """Refit at the fitted variances, then leave out rows, levels of a factor, or folds."""
+        self._only_model()
+        factor = left_out if isinstance(left_out, str) else None
+        if factor is not None:
+            self._chosen_factors([factor])
+        twin = clone(self).set_params(
+            fixed_variances=self.variance_components_,
+            initial_variances=None,
+            effects="conditional",
+            solver="exact",
+            store_covariance=True,
+        )
+        twin.fit(X, y, sample_weight=sample_weight, groups=groups)
+        new = twin._read_rows(X, groups, None)
+        n = new.table.n_rows
+        target = read_target(twin, y, n)
+        weights = read_weights(sample_weight, n)
+        if factor is not None:
+            order = np.argsort(new.factors[factor].codes, kind="stable")
+            _, starts = np.unique(new.factors[factor].codes[order], return_index=True)
+            folds = np.split(order, starts[1:])
+        elif left_out is None:
+            folds = np.split(np.arange(n), n)
+        else:
+            folds = left_out
+            if not np.array_equal(np.sort(np.concatenate(folds)), np.arange(n)):
+                raise ValueError("The folds of `cv` must hold every row exactly once.")
+        (model,) = twin._kept_models()
+        noise = np.full(n, twin._residual)
+        if self.weight_type == "precision":
+            noise = noise / np.where(weights > 0, weights, 1.0)
+        residual = target - sum(twin._parts(new).values())
+        fixed, blocks = twin._fixed_and_blocks(new)
+        known = model.rows(fixed, new.factors, blocks)
+        return hold_out(model, known, target, residual, weights, noise, folds)
+
+    def fixed_effects(self) -> FixedEffects:
+        """Test each fixed coefficient, with Satterthwaite's degrees of freedom.
+
+        Returns
+        -------
+        FixedEffects
+            Estimates, standard errors, degrees of freedom, t statistics and p values, the
+            intercept first.
+
+        Raises
+        ------
+        ValueError
+            Where the fit kept no covariance, has several outputs, or is no optimum of a likelihood.
+        """
+        model, _, solve = self._at_optimum()
+        names = self._fixed_names
+        curve = curvature(model, solve, Coordinates(model))
+        tests = coefficient_tests(names, self._fixed_estimates(), curve)
+        return tests if self.fit_intercept else tests.without_intercept()
+
+    def confint(
+        self,
+        parameter: Any = None,
+        *,
+        method: str = "profile",
+        level: float = 0.95,
+        n_resamples: int = 1000,
+        n_jobs: int | None = None,
+        random_state: Any = 0,
+        verbose: int = 0,
+    ) -> dict[str, tuple[float, float]]:
+        """Confidence intervals of standard deviations, correlations and coefficients.
+
+        Parameters
+        ----------
+        parameter : str or list of str, default=None
+            A factor or feature block, for its standard deviations and correlations, a single one
+            such as "sd(subject: days)" or "cor(subject: intercept, days)", "sd(residual)", or a
+            coefficient: "intercept" or a fixed feature. None: all that the method is able to give.
+        method : {"profile", "wald", "bootstrap"}, default="profile"
+            "profile" cuts where the fit's own criterion has risen enough with everything else
+            re-estimated; coefficients need a fit by ML. "wald" takes the curvature at the optimum,
+            of the logarithm of a standard deviation and of Fisher's z of a correlation, NaN at a
+            boundary; coefficients get a t interval with Satterthwaite's degrees of freedom.
+            "bootstrap" refits data drawn from the fitted model, for quantiles.
+        level : float, default=0.95
+            Probability.
+        n_resamples : int, default=1000
+            Draws of the bootstrap.
+        n_jobs : int, default=None
+            Processes of the bootstrap, as in scikit-learn.
+        random_state : int, RandomState instance or None, default=0
+            Makes the draws.
+        verbose : int, default=0
+            1 shows a bar of the draws.
+
+        Returns
+        -------
+        dict of str to (float, float)
+            Lower and upper bound. A standard deviation that may be zero has the lower bound 0.
+
+        Raises
+        ------
+        ValueError
+            For an unknown parameter or method; where the fit kept no covariance, has several
+            outputs, or is no optimum of a likelihood.
+
+        References
+        ----------
+        Bates, Maechler, Bolker, Walker (2015), "Fitting linear mixed-effects models using lme4",
+        section 5.1.
+        """
+        normal_quantile(level)
+        model, prepare, solve = self._at_optimum()
+        known: dict[str, Parameter | int] = {p.name: p for p in variance_parameters(model)}
+        names = self._fixed_names
+        by_profile = model.method == "ml" and not np.any(model.crossproducts.penalty > 0)
+        coefficients = {names[i]: i for i in range(not self.fit_intercept, len(names))}
+        if method == "profile" and not by_profile:
+            wanted = [parameter] if isinstance(parameter, str) else parameter or []
+            for name in set(wanted) & coefficients.keys():
+                raise ValueError(
+                    f"The profile of coefficient {name!r} needs a fit by method='ml' without "
+                    "`alpha`: REML criteria with different fixed parts are not comparable. Use "
+                    "confint(method='wald')."
+                )
+            coefficients = {}
+        chosen = choose_parameters(parameter, {**known, **coefficients})
+        if method == "bootstrap":
+            refits = bootstrap(
+                model,
+                prepare,
+                n_resamples=n_resamples,
+                tol=self.tol,
+                n_jobs=n_jobs,
+                random_state=check_random_state(random_state),
+            )
+            shown = tqdm(refits, total=n_resamples, disable=not verbose, leave=False)
+            return quantile_intervals(model, shown, chosen, self._fixed_estimates(), level)
+        if method == "wald":
+            return {
+                name: wald_interval(p, model, solve, level)
+                if isinstance(p, Parameter)
+                else self._t_interval(p, level)
+                for name, p in chosen.items()
+            }
+        if method == "profile":
+            return {
+                name: self._zeta(p, model, prepare).interval(level) for name, p in chosen.items()
+            }
+        raise ValueError(f"`method` must be 'profile', 'wald' or 'bootstrap', got {method!r}.")
+
+    def profile(self, parameter: str, n_points: int = 31) -> Profile:
+        """Profile the criterion in one parameter, everything else re-estimated.
+
+        Parameters
+        ----------
+        parameter : str
+            One of those of `confint`.
+        n_points : int, default=31
+            Points between the bounds of the 99 % interval.
+
+        Returns
+        -------
+        Profile
+        """
+        model, prepare, _ = self._at_optimum()
+        known: dict[str, Parameter | int] = {p.name: p for p in variance_parameters(model)}
+        if model.method == "ml":
+            known |= {name: i for i, name in enumerate(self._fixed_names)}
+        chosen = choose_parameters(parameter, known)
+        if len(chosen) > 1:
+            raise ValueError(f"{parameter!r} has several parameters: {', '.join(chosen)}.")
+        ((name, one),) = chosen.items()
+        return self._zeta(one, model, prepare).curve(name, n_points)
+
+    def compare(self, other: MacKayMixedRegressor) -> LikelihoodRatio:
+        """Compare with a nested fit to the same data by the ratio of their likelihoods.
+
+        Parameters
+        ----------
+        other : MacKayMixedRegressor
+            Another fit, larger or smaller.
+
+        Returns
+        -------
+        LikelihoodRatio
+
+        Raises
+        ------
+        ValueError
+            For fits by different criteria or to different data, for REML fits with different
+            fixed parts, whose likelihoods are not comparable, and for equal numbers of parameters.
+        """
+        check_is_fitted(self)
+        check_is_fitted(other)
+        if self._has_outputs or other._has_outputs:
+            raise ValueError("Fits of several outputs cannot be compared: fit one at a time.")
+        criteria = ["ml" if model.method == "ml" else "reml" for model in (self, other)]
+        if criteria[0] != criteria[1] or "quick" in (self.method, other.method):
+            raise ValueError(
+                f"Fits by method={self.method!r} and method={other.method!r} cannot be compared: "
+                "their likelihoods are not the same."
+            )
+        if not np.allclose(self._response, other._response, rtol=1e-9, atol=0):
+            raise ValueError("The fits saw different data: their likelihoods are not comparable.")
+        fixed = [(set(m._fixed_names), m.fit_intercept, m.alpha) for m in (self, other)]
+        if criteria[0] == "reml" and fixed[0] != fixed[1]:
+            raise ValueError(
+                "REML fits with different fixed parts cannot be compared. Fit both with "
+                "method='ml'."
+            )
+        if self._n_parameters == other._n_parameters:
+            raise ValueError(
+                f"Both fits have {self._n_parameters} parameters, so that neither is nested in the "
+                "other. Compare `aic_`, `bic_` or the log density of `loo_predict`."
+            )
+        return likelihood_ratio(
+            (self.log_likelihood_, other.log_likelihood_),
+            (self._n_parameters, other._n_parameters),
+        )
+
+    def explained_variance(self) -> VarianceShares:
+        """Marginal and conditional R2 of Nakagawa and Schielzeth, and intraclass correlations.
+
+        Returns
+        -------
+        VarianceShares
+        """
+        return variance_shares(self._only_model(), has_intercept=self.fit_intercept)
+
+    def summary(self) -> Summary:
+        """Describe the fit, as lme4 and lmerTest do.
+
+        Returns
+        -------
+        Summary
+            Prints as text, and is shown as HTML by notebooks. Degrees of freedom and shares of
+            variance are left out where the fit kept no covariance.
+        """
+        check_is_fitted(self)
+        if self._has_outputs:
+            raise ValueError("A fit of several outputs has no summary: fit one at a time.")
+        is_known = self._models is not None and self._models[0].certainty == 1.0
+        can_test = is_known and self.method != "quick" and self.variance_components_[RESIDUAL] > 0
+        return summarise(
+            self,
+            coefficient_names={f.name: f.coefficient_names for f in self._roles.factors},
+            block_sizes={name: len(columns) for name, columns in self._roles.blocks.items()},
+            n_rows=self._n,
+            fixed=self.fixed_effects() if can_test else self._untested(),
+            shares=self.explained_variance() if is_known else None,
+        )
+
+    def _untested(self) -> FixedEffects:
+        """Fixed effects whose degrees of freedom are not known."""
+        estimate, std = self._fixed_estimates(), np.sqrt(np.diag(self.vcov_))
+        unknown = np.full(len(std), np.nan)
+        tests = FixedEffects(self._fixed_names, estimate, std, unknown, unknown, unknown)
+        return tests if self.fit_intercept else tests.without_intercept()
+
+    def _only_model(self) -> FittedModel:
+        check_is_fitted(self)
+        if self._has_outputs:
+            raise ValueError("This needs a fit of one output: y has two dimensions.")
+        (model,) = self._kept_models()
+        return model
+
+    def _at_optimum(self) -> tuple[FittedModel, Any, Any]:
+        """The kept model, and its exact engine for any Gram blocks and for its own."""
+        from .kernels.engine import exact_solver
+
+        model = self._only_model()
+        if self.method == "quick":
+            raise ValueError("method='quick' is no optimum of a likelihood: use method='reml'.")
+        if model.certainty != 1.0 or self.variance_components_[RESIDUAL] == 0.0:
+            raise ValueError(
+                "The residual variance is zero or not determined: nothing is known about errors."
+            )
+        prepare = partial(exact_solver, reml=self.method != "ml")
+        return model, prepare, prepare(model.crossproducts)
+
+    def _fixed_estimates(self) -> Array:
+        """Intercept and coefficients of the fixed part."""
+        at = {column: i for i, column in enumerate(self._roles.features)}
+        return np.append(self.intercept_, self.coef_[[at[c] for c in self._roles.fixed]])
+
+    def _zeta(self, parameter: Parameter | int, model: FittedModel, prepare: Any) -> Zeta:
+        if isinstance(parameter, Parameter):
+            return variance_zeta(model, prepare(model.crossproducts), parameter)
+        std = float(np.sqrt(self.vcov_[parameter, parameter]))
+        estimate = float(self._fixed_estimates()[parameter])
+        return coefficient_zeta(model, prepare, parameter, estimate, std)
+
+    def _t_interval(self, which: int, level: float) -> tuple[float, float]:
+        lower, upper = self.fixed_effects().interval(level)[which - (not self.fit_intercept)]
+        return float(lower), float(upper)
+
     def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
         """Coefficient of determination of the prediction.
 
@@ -725,6 +1120,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             "coef_": coef[features],
             "intercept_": estimates.intercept,
             "vcov_": estimates.fixed_cov,
+            "_n_parameters": k,
+            "_n": estimates.n,
             "_intercept_std": float(std[0]),
             "_coef_std": coef_std[features],
             "variance_components_": _by_factor(estimates.Sigma),
@@ -997,6 +1394,13 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 stacklevel=4,
             )
         return codes
+
+
+def _moments(y: Array, weights: Array) -> Array:
+    """Sum of the weights, and mean and spread of y: what tells data apart."""
+    mean = np.average(y, axis=0, weights=weights)
+    spread = np.sqrt(np.average((y - mean) ** 2, axis=0, weights=weights))
+    return np.array([np.full_like(mean, np.sum(weights)), mean, spread])
 
 
 def _counted(weights: Array) -> slice | NDArray[np.bool_]:

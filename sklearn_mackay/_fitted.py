@@ -59,6 +59,8 @@ class FittedModel:
         What was estimated.
     method : str
         How.
+    beta : ndarray of shape (r,)
+        Fixed effects, of the reduced response.
     fixed : FixedPart
         The fixed part without its rows.
     components : tuple of Component or BlockComponent
@@ -78,6 +80,7 @@ class FittedModel:
     variances: Variances
     freedom: Freedom
     method: str
+    beta: Array
     fixed: FixedPart
     components: tuple[AnyComponent, ...]
     loadings: dict[str, Array]

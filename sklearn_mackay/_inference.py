@@ -1,11 +1,387 @@
-"""How sure estimates are: degrees of freedom, intervals, comparisons of fits."""
+"""How sure estimates are: degrees of freedom, intervals, comparison and shares of variance.
+
+Variances are looked at as standard deviations and correlations of the user's coefficients. With
+the rows of a Cholesky factor of the correlations on the unit sphere, by angles, the deviance is
+smooth in all of them, through zero and through correlations of one.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
-from scipy.special import ndtri
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg, optimize
+from scipy.special import chdtrc, ndtri, stdtr, stdtrit
+
+from ._components import BlockComponent
+from ._criterion import deviance
+from ._crossproducts import CrossProducts
+from ._empirical_bayes import Fit, estimate_variances
+from ._fitted import FittedModel
+from ._solution import PenalizedSolution, Variances
+
+Array = NDArray[np.float64]
+Solve = Callable[[Variances], PenalizedSolution]
+Prepare = Callable[[CrossProducts], Solve]
+
+COMPLEX_STEP = 1e-30  # of a derivative without cancellation
+DIFFERENCE = 1e-4  # step of a difference of gradients, in units of the coordinate
+FLAT = 1e-8  # eigenvalue of the scaled Hessian relative to the largest that tells nothing
+GRADIENT_TOLERANCE = 1e-6  # of the scaled gradient: the deviance is then good to its square
+BOUNDARY = 1e-6  # of a coordinate's size: nearer to zero it is on the boundary
+ROOT_TOLERANCE = 1e-8  # of a bound, relative to the width of the search
+LONGEST_SEARCH = 60  # doublings of a step that looks for a bound
+PROFILE_ITERATIONS = 100
+PROFILE_TOLERANCE = 1e-10  # of the deviance, where a coefficient is held
+
+
+class Parameter(NamedTuple):
+    """A standard deviation or a correlation.
+
+    Attributes
+    ----------
+    name : str
+        "sd(Subject: Days)", "cor(Subject: intercept, Days)" or "sd(residual)".
+    component : str or None
+        Factor or feature block; None for the residual.
+    coefficients : tuple of int
+        One for a standard deviation, two for a correlation.
+    """
+
+    name: str
+    component: str | None
+    coefficients: tuple[int, ...]
+
+
+def variance_parameters(model: FittedModel) -> list[Parameter]:
+    """Return the standard deviations and correlations that were estimated."""
+    found = []
+    for component, is_free in zip(model.active, model.freedom.terms, strict=True):
+        if not is_free:
+            continue
+        name, labels = component.name, component.coefficients
+        if isinstance(component, BlockComponent):
+            found.append(Parameter(f"sd({name})", name, (0,)))
+            continue
+        kept = component.identified
+        found += [Parameter(f"sd({name}: {labels[a]})", name, (a,)) for a in kept]
+        if not component.diagonal:
+            found += [
+                Parameter(f"cor({name}: {labels[a]}, {labels[b]})", name, (a, b))
+                for a, b in combinations(kept, 2)
+            ]
+    if model.freedom.residual:
+        found.append(Parameter("sd(residual)", None, (0,)))
+    return found
+
+
+class _Place(NamedTuple):
+    """Where the coordinates of one term stand, and the order of its coefficients in them."""
+
+    term: int
+    order: tuple[int, ...]
+    sds: slice
+    angles: slice
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Free variances as standard deviations and angles, in the user's units.
+
+    Attributes
+    ----------
+    model : FittedModel
+        The fit.
+    first : Parameter or None
+        A correlation whose coefficients come first in their term, so that one angle is its
+        arc cosine.
+    """
+
+    model: FittedModel
+    first: Parameter | None = None
+
+    @cached_property
+    def places(self) -> list[_Place]:
+        """One entry for each term that is free."""
+        places, start = [], 0
+        for k, component in enumerate(self.model.active):
+            if not self.model.freedom.terms[k]:
+                continue
+            order = tuple(range(len(component.identified)))
+            if self.first is not None and self.first.component == component.name:
+                leading = [component.identified.index(a) for a in self.first.coefficients]
+                order = (*leading, *(a for a in order if a not in leading))
+            s = len(order)
+            n_angles = 0 if component.diagonal else s * (s - 1) // 2
+            sds = slice(start, start + s)
+            places.append(_Place(k, order, sds, slice(sds.stop, sds.stop + n_angles)))
+            start = sds.stop + n_angles
+        return places
+
+    @property
+    def n_coordinates(self) -> int:
+        """How many there are, the residual standard deviation last."""
+        end = self.places[-1].angles.stop if self.places else 0
+        return int(end) + self.model.freedom.residual
+
+    def index(self, parameter: Parameter) -> int:
+        """Which coordinate is a parameter, or its arc cosine."""
+        if parameter.component is None:
+            return self.n_coordinates - 1
+        for place in self.places:
+            component = self.model.active[place.term]
+            if component.name == parameter.component:
+                at = [
+                    place.order.index(component.identified.index(a)) for a in parameter.coefficients
+                ]
+                return int(place.sds.start + at[0] if len(at) == 1 else place.angles.start)
+        raise ValueError(f"{parameter.name!r} is held.")
+
+    def at(self, variances: Variances) -> Array:
+        """Coordinates of variances; the angles of a coefficient without variance are right."""
+        phi = np.zeros(self.n_coordinates)
+        for place in self.places:
+            component = self.model.active[place.term]
+            user = component.to_user(variances.Sigma[place.term], self.model.y_scale)
+            kept = [component.identified[a] for a in place.order]
+            Sigma = user[np.ix_(kept, kept)]
+            sds = np.sqrt(np.diag(Sigma))
+            phi[place.sds] = sds
+            if place.angles.stop > place.angles.start:
+                phi[place.angles] = _angles(Sigma, sds)
+        if self.model.freedom.residual:
+            phi[-1] = np.sqrt(variances.sigma2 * self.model.sigma2_scale)
+        return phi
+
+    def variances(self, phi: Array) -> Variances:
+        """Internal variances of coordinates; those that are held stay."""
+        model = self.model
+        sigma2 = model.variances.sigma2
+        if model.freedom.residual:
+            sigma2 = float(phi[-1] ** 2 / model.sigma2_scale)
+        Sigma = list(model.variances.Sigma)
+        for place in self.places:
+            Sigma[place.term] = self._to_internal(place, self._covariance(place, phi))
+        return Variances(sigma2, tuple(Sigma))
+
+    def _covariance(self, place: _Place, phi: Array) -> Array:
+        """Covariance (s, s) in the user's units, its coefficients in the term's order."""
+        back = np.argsort(place.order)
+        return _covariance(phi[place.sds], phi[place.angles])[np.ix_(back, back)]
+
+    def _to_internal(self, place: _Place, Sigma: Array) -> Array:
+        component = self.model.active[place.term]
+        size = len(component.coefficients)
+        full = np.zeros((size, size))
+        full[np.ix_(component.identified, component.identified)] = Sigma
+        return component.to_internal(full, self.model.y_scale)
+
+    def gradient(self, phi: Array, solution: PenalizedSolution) -> Array:
+        """Derivative of the deviance in the coordinates."""
+        model, present = self.model, solution.variances
+        slope = np.zeros(len(phi))
+        for place in self.places:
+            G = solution.gradient[place.term]
+            for j in (
+                *range(place.sds.start, place.sds.stop),
+                *range(place.angles.start, place.angles.stop),
+            ):
+                moved = phi.astype(complex)
+                moved[j] += 1j * COMPLEX_STEP
+                change = self._covariance(place, moved).imag / COMPLEX_STEP
+                slope[j] = np.sum(G * self._to_internal(place, change))
+        if model.freedom.residual:
+            # All variances together scale V.
+            total = model.freedom.dof - solution.yPy
+            pairs = zip(solution.gradient, present.Sigma, strict=True)
+            of_sigma2 = total - sum(float(np.sum(G * S)) for G, S in pairs)
+            slope[-1] = 2.0 * of_sigma2 / phi[-1]
+        return slope
+
+
+def _covariance(sds: Array, angles: Array) -> Array:
+    """``D R D`` with ``R = NN'``, row i of the lower triangular ``N`` given by i angles."""
+    s = len(sds)
+    if not len(angles):
+        return np.asarray(np.diag(sds**2))
+    N = np.zeros((s, s), dtype=angles.dtype)
+    N[0, 0] = 1.0
+    start = 0
+    for i in range(1, s):
+        theta = angles[start : start + i]
+        sines = np.cumprod(np.sin(theta))
+        N[i, :i] = np.cos(theta) * np.append(1.0, sines[:-1])
+        N[i, i] = sines[-1]
+        start += i
+    scaled = sds[:, None] * N
+    return np.asarray(scaled @ scaled.T)
+
+
+def _angles(Sigma: Array, sds: Array) -> Array:
+    """Angles of a covariance; right ones where a standard deviation is zero."""
+    positive = np.where(sds > 0, sds, 1.0)
+    R = Sigma / np.outer(positive, positive)
+    np.fill_diagonal(R, 1.0)
+    N = np.zeros_like(R)
+    angles = []
+    for i in range(len(R)):
+        left = 1.0
+        for j in range(i):
+            rest = R[i, j] - N[i, :j] @ N[j, :j]
+            N[i, j] = rest / N[j, j] if N[j, j] > 1e-8 else 0.0
+            cosine = N[i, j] / left if left > 1e-8 else 0.0
+            angles.append(np.arccos(np.clip(cosine, -1.0, 1.0)))
+            left *= np.sin(angles[-1])
+        N[i, i] = np.sqrt(max(1.0 - N[i, :i] @ N[i, :i], 0.0))
+    return np.array(angles)
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """The deviance around the optimum, and the covariance of the fixed effects there.
+
+    Attributes
+    ----------
+    estimate : ndarray of shape (m,)
+        Coordinates of the optimum.
+    covariance : ndarray of shape (m, m)
+        ``2 H^-1`` with the observed Hessian ``H`` of the deviance; zero for what has no slope.
+    beta_cov : ndarray of shape (1 + p, 1 + p)
+        Covariance of intercept and coefficients.
+    beta_cov_slopes : ndarray of shape (m, 1 + p, 1 + p)
+        Its derivatives.
+    """
+
+    estimate: Array
+    covariance: Array
+    beta_cov: Array
+    beta_cov_slopes: Array
+
+
+def curvature(model: FittedModel, solve: Solve, coordinates: Coordinates) -> Curvature:
+    """Difference the exact gradient around the optimum.
+
+    Parameters
+    ----------
+    model : FittedModel
+        The fit.
+    solve : callable
+        Exact engine on its Gram blocks.
+    coordinates : Coordinates
+        In which the deviance is smooth.
+
+    Returns
+    -------
+    Curvature
+    """
+    estimate = coordinates.at(model.variances)
+    m = len(estimate)
+    scale = _scale(coordinates, estimate)
+    slopes = np.zeros((m, *model.fixed.covariance(_beta_cov(model, solve(model.variances))).shape))
+    H = np.zeros((m, m))
+    for j in range(m):
+        ends = []
+        for sign in (1.0, -1.0):
+            phi = estimate.copy()
+            phi[j] += sign * DIFFERENCE * scale[j]
+            solution = solve(coordinates.variances(phi))
+            cov = model.fixed.covariance(_beta_cov(model, solution))
+            ends.append((coordinates.gradient(phi, solution), cov))
+        step = 2 * DIFFERENCE * scale[j]
+        H[j] = (ends[0][0] - ends[1][0]) / step
+        slopes[j] = (ends[0][1] - ends[1][1]) / step
+    H = 0.5 * (H + H.T)
+    scaled = H * np.outer(scale, scale)
+    values, vectors = np.linalg.eigh(scaled)
+    kept = values > FLAT * max(float(values[-1]), 0.0) if m else np.zeros(0, dtype=bool)
+    inverse = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
+    beta_cov = model.fixed.covariance(_beta_cov(model, solve(model.variances)))
+    return Curvature(estimate, 2.0 * inverse * np.outer(scale, scale), beta_cov, slopes)
+
+
+def _beta_cov(model: FittedModel, solution: PenalizedSolution) -> Array:
+    return solution.beta_cov * model.y_scale**2
+
+
+def _scale(coordinates: Coordinates, phi: Array) -> Array:
+    """Size of a coordinate's moves: of a standard deviation itself, or of what y leaves it."""
+    unit = np.ones(len(phi))
+    for place in coordinates.places:
+        component = coordinates.model.active[place.term]
+        s = len(place.order)
+        per_unit = component.to_user(np.eye(s), coordinates.model.y_scale)
+        kept = [component.identified[a] for a in place.order]
+        smallest = 1e-2 * np.sqrt(np.diag(per_unit)[kept])
+        unit[place.sds] = np.maximum(np.abs(phi[place.sds]), smallest)
+    if coordinates.model.freedom.residual:
+        unit[-1] = phi[-1]
+    return unit
+
+
+@dataclass(frozen=True)
+class FixedEffects:
+    """Tests of single coefficients.
+
+    Attributes
+    ----------
+    names : tuple of str
+        "intercept", then the fixed features.
+    estimate, std_error : ndarray of shape (1 + p,)
+        Coefficients and their standard errors.
+    df : ndarray of shape (1 + p,)
+        Satterthwaite's degrees of freedom.
+    t_value, p_value : ndarray of shape (1 + p,)
+        Of the hypothesis that the coefficient is zero.
+    """
+
+    names: tuple[str, ...]
+    estimate: Array
+    std_error: Array
+    df: Array
+    t_value: Array
+    p_value: Array
+
+    def without_intercept(self) -> FixedEffects:
+        """The same for the features alone."""
+        arrays = (self.estimate, self.std_error, self.df, self.t_value, self.p_value)
+        return FixedEffects(self.names[1:], *(array[1:] for array in arrays))
+
+    def interval(self, level: float) -> Array:
+        """Confidence intervals (1 + p, 2)."""
+        width = stdtrit(self.df, 0.5 + 0.5 * level) * self.std_error
+        return np.column_stack([self.estimate - width, self.estimate + width])
+
+
+def satterthwaite(curve: Curvature) -> Array:
+    """Degrees of freedom of each coefficient's variance ``v``: ``2 v^2 / Var(v)``.
+
+    ``Var(v) = g' A g`` with the derivatives ``g`` of ``v`` and the covariance ``A`` of the
+    variance parameters from the observed Hessian.
+
+    References
+    ----------
+    Kuznetsova, Brockhoff, Christensen (2017), "lmerTest package: tests in linear mixed effects
+    models", Journal of Statistical Software 82(13).
+    """
+    v = np.diag(curve.beta_cov)
+    g = np.einsum("mjj->jm", curve.beta_cov_slopes)
+    spread = np.einsum("jm,mn,jn->j", g, curve.covariance, g)
+    return np.asarray(np.divide(2.0 * v**2, spread, out=np.full(len(v), np.inf), where=spread > 0))
+
+
+def coefficient_tests(names: Sequence[str], estimate: Array, curve: Curvature) -> FixedEffects:
+    """Wald tests with Satterthwaite's degrees of freedom; NaN where a column was dropped."""
+    std = np.sqrt(np.diag(curve.beta_cov))
+    std = np.where(std > 0, std, np.nan)
+    df = satterthwaite(curve)
+    t = estimate / std
+    return FixedEffects(tuple(names), estimate, std, df, t, 2.0 * stdtr(df, -np.abs(t)))
 
 
 def normal_quantile(level: Any) -> float:
@@ -13,3 +389,405 @@ def normal_quantile(level: Any) -> float:
     if not (isinstance(level, Real) and 0 < float(level) < 1):
         raise ValueError(f"`level` must be a probability between 0 and 1, got {level!r}.")
     return float(ndtri(0.5 + 0.5 * float(level)))
+
+
+def wald_interval(
+    parameter: Parameter, model: FittedModel, solve: Solve, level: float
+) -> tuple[float, float]:
+    """Interval from the curvature: of the logarithm of a standard deviation, of Fisher's z.
+
+    NaN at the boundary, where the curvature says nothing about the way inside.
+    """
+    is_correlation = len(parameter.coefficients) == 2
+    coordinates = Coordinates(model, parameter if is_correlation else None)
+    curve = curvature(model, solve, coordinates)
+    j = coordinates.index(parameter)
+    value, std = curve.estimate[j], np.sqrt(curve.covariance[j, j])
+    width = normal_quantile(level) * std
+    if is_correlation:
+        if not (BOUNDARY < value < np.pi - BOUNDARY and std > 0):
+            return np.nan, np.nan
+        z, spread = np.arctanh(np.cos(value)), width / np.sin(value)
+        return float(np.tanh(z - spread)), float(np.tanh(z + spread))
+    if not (value > BOUNDARY * _scale(coordinates, curve.estimate)[j] and std > 0):
+        return np.nan, np.nan
+    return float(value * np.exp(-width / value)), float(value * np.exp(width / value))
+
+
+def choose_parameters(
+    wanted: Any, known: Mapping[str, Parameter | int]
+) -> dict[str, Parameter | int]:
+    """Look up parameters by name, or all those of a factor or block; None for all.
+
+    Raises
+    ------
+    ValueError
+        For a name that is none of them.
+    """
+    if wanted is None:
+        return dict(known)
+    chosen: dict[str, Parameter | int] = {}
+    for name in [wanted] if isinstance(wanted, str) else wanted:
+        matching = {
+            key: p
+            for key, p in known.items()
+            if name in (key, p.component if isinstance(p, Parameter) else None)
+        }
+        if not matching:
+            raise ValueError(f"{name!r} is no parameter: {', '.join(map(repr, known))}.")
+        chosen |= matching
+    return chosen
+
+
+def quantile_intervals(
+    model: FittedModel,
+    refits: Iterable[Fit],
+    parameters: Mapping[str, Parameter | int],
+    estimates: Array,
+    level: float,
+) -> dict[str, tuple[float, float]]:
+    """Quantiles of parameters over refits to simulated cross-products with fixed effects of zero.
+
+    Parameters
+    ----------
+    model : FittedModel
+        The fit that was simulated.
+    refits : iterable of Fit
+        Fits to the draws.
+    parameters : mapping of str to Parameter or int
+        Variance parameters, and positions of coefficients.
+    estimates : ndarray of shape (1 + p,)
+        The coefficients that the draws' zeros stand for.
+    level : float
+        Probability between the quantiles.
+
+    Returns
+    -------
+    dict of str to (float, float)
+    """
+    draws = [[_refitted(model, fit, p) for p in parameters.values()] for fit in refits]
+    bounds = np.quantile(np.array(draws), [0.5 - 0.5 * level, 0.5 + 0.5 * level], axis=0)
+    intervals = {}
+    for (name, parameter), (lower, upper) in zip(parameters.items(), bounds.T, strict=True):
+        center = float(estimates[parameter]) if isinstance(parameter, int) else 0.0
+        intervals[name] = (center + float(lower), center + float(upper))
+    return intervals
+
+
+def _refitted(model: FittedModel, fit: Fit, parameter: Parameter | int) -> float:
+    """A parameter of a refit in the user's units."""
+    if isinstance(parameter, int):
+        direction = model.fixed.to_coefficients[parameter] * model.y_scale
+        return float(direction @ fit.solution.beta)
+    is_correlation = len(parameter.coefficients) == 2
+    coordinates = Coordinates(model, parameter if is_correlation else None)
+    value = float(coordinates.at(fit.solution.variances)[coordinates.index(parameter)])
+    return float(np.cos(value)) if is_correlation else value
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How the deviance rises where one parameter is held and the others follow.
+
+    Attributes
+    ----------
+    parameter : str
+        Its name.
+    values : ndarray of shape (n_points,)
+        Where it was held.
+    zeta : ndarray of shape (n_points,)
+        Signed root of the rise of the deviance; normal quantiles cut intervals off it.
+    estimate : float
+        Where the deviance is least.
+    interval : tuple of float
+        Bounds at 95 %; a bound of the parameter itself where the deviance stays low up to it.
+    """
+
+    parameter: str
+    values: Array
+    zeta: Array
+    estimate: float
+    interval: tuple[float, float]
+
+
+class Zeta:
+    """Signed root of the deviance's rise, as a function of one parameter's value.
+
+    Parameters
+    ----------
+    rise : callable
+        ``value -> deviance`` less that of the optimum, minimised over everything else.
+    estimate : float
+        Optimum.
+    lower, upper : float
+        Bounds of the parameter.
+    step : float
+        A first step away from the estimate, such as a standard error.
+    """
+
+    def __init__(
+        self,
+        rise: Callable[[float], float],
+        estimate: float,
+        lower: float,
+        upper: float,
+        step: float,
+    ) -> None:
+        self._rise = rise
+        self.estimate, self.lower, self.upper, self._step = estimate, lower, upper, step
+
+    def __call__(self, value: float) -> float:
+        """Evaluate."""
+        if value == self.estimate:
+            return 0.0
+        return float(np.sign(value - self.estimate) * np.sqrt(max(self._rise(value), 0.0)))
+
+    def crossing(self, target: float) -> float:
+        """Value at which it is `target`, or the bound that it does not get there before."""
+        sign, bound = (1.0, self.upper) if target > 0 else (-1.0, self.lower)
+        near, step = self.estimate, abs(target) * self._step
+        for _ in range(LONGEST_SEARCH):
+            far = near + sign * step
+            if sign * far >= sign * bound:
+                far = bound
+            if abs(self(far)) >= abs(target):
+                width = abs(far - self.estimate)
+                return float(
+                    optimize.brentq(
+                        lambda value: self(value) - target, near, far, xtol=ROOT_TOLERANCE * width
+                    )
+                )
+            if far == bound:
+                return float(bound)
+            near, step = far, 2.0 * step
+        return float(sign * np.inf)
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """Confidence interval."""
+        z = normal_quantile(level)
+        return self.crossing(-z), self.crossing(z)
+
+    def curve(self, name: str, n_points: int, level: float = 0.99) -> Profile:
+        """Tabulate between the bounds of a wide interval."""
+        lower, upper = self.interval(level)
+        values = np.unique(np.append(np.linspace(lower, upper, n_points), self.estimate))
+        zeta = np.array([self(float(value)) for value in values])
+        return Profile(name, values, zeta, self.estimate, self.interval(0.95))
+
+
+def variance_zeta(model: FittedModel, solve: Solve, parameter: Parameter) -> Zeta:
+    """Profile the deviance of the fit's own criterion, REML or ML, in one of its variances.
+
+    Parameters
+    ----------
+    model : FittedModel
+        The fit.
+    solve : callable
+        Exact engine on its Gram blocks, for its criterion.
+    parameter : Parameter
+        Which one.
+
+    Returns
+    -------
+    Zeta
+    """
+    is_correlation = len(parameter.coefficients) == 2
+    coordinates = Coordinates(model, parameter if is_correlation else None)
+    j = coordinates.index(parameter)
+    curve = curvature(model, solve, coordinates)
+    others = np.delete(np.arange(len(curve.estimate)), j)
+    scale = _scale(coordinates, curve.estimate)[others]
+    spread = curve.covariance[np.ix_(others, others)] / np.outer(scale, scale)
+    values, vectors = np.linalg.eigh(spread + np.diag(1e-6 * np.diag(spread) + 1e-6))
+    to_others = scale[:, None] * (vectors * np.sqrt(values))
+    least = _deviance(model, solve(model.variances))
+    starts: list[Array] = [np.zeros(len(others))]
+
+    def rise(value: float) -> float:
+        held = np.arccos(np.clip(value, -1.0, 1.0)) if is_correlation else value
+
+        def at(psi: Array) -> tuple[float, Array]:
+            phi = curve.estimate.copy()
+            phi[j], phi[others] = held, phi[others] + to_others @ psi
+            solution = solve(coordinates.variances(phi))
+            if not solution.finite:
+                return np.inf, np.zeros(len(psi))
+            slope = coordinates.gradient(phi, solution)[others]
+            return _deviance(model, solution) - least, to_others.T @ slope
+
+        if not len(others):
+            return at(np.zeros(0))[0]
+        found = optimize.minimize(
+            at, starts[-1], jac=True, method="BFGS", options={"gtol": GRADIENT_TOLERANCE}
+        )
+        starts.append(found.x)
+        return float(found.fun)
+
+    estimate, std = curve.estimate[j], float(np.sqrt(curve.covariance[j, j]))
+    std = std if std > 0 else 0.1 * float(_scale(coordinates, curve.estimate)[j])
+    if is_correlation:
+        cosine = float(np.cos(estimate))
+        return Zeta(rise, cosine, -1.0, 1.0, max(std * float(np.sin(estimate)), 0.05))
+    return Zeta(rise, float(estimate), 0.0, np.inf, std)
+
+
+def coefficient_zeta(
+    model: FittedModel, prepare: Prepare, which: int, estimate: float, std: float
+) -> Zeta:
+    """Profile the ML deviance in one fixed coefficient, 0 for the intercept.
+
+    Parameters
+    ----------
+    model : FittedModel
+        A fit by ML, without ridge penalty.
+    prepare : callable
+        Exact engine for Gram blocks, by ML.
+    which : int
+        The coefficient.
+    estimate, std : float
+        Its value and standard error.
+
+    Returns
+    -------
+    Zeta
+    """
+    direction = model.fixed.to_coefficients[which]
+    least = _deviance(model, prepare(model.crossproducts)(model.variances))
+
+    def rise(value: float) -> float:
+        along = (value - float(direction @ model.fixed.offset)) / model.y_scale
+        held = hold_combination(model.crossproducts, direction, along)
+        fit = estimate_variances(
+            prepare(held),
+            held,
+            model.variances,
+            model.freedom,
+            method="ml",
+            max_iter=PROFILE_ITERATIONS,
+            tol=PROFILE_TOLERANCE,
+        )
+        return fit.deviance - least
+
+    return Zeta(rise, estimate, -np.inf, np.inf, std)
+
+
+def hold_combination(crossproducts: CrossProducts, direction: Array, value: float) -> CrossProducts:
+    """Gram blocks of the model in which ``direction'beta`` is known, with one column less."""
+    r = len(direction)
+    move = np.zeros((r + 1, r))
+    move[:r, :-1] = linalg.null_space(direction[None])
+    move[:, -1] = np.append(-direction * value / (direction @ direction), 1.0)
+    terms = tuple(
+        replace(term, fixed=np.ascontiguousarray(np.einsum("apl,pr->arl", term.fixed, move)))
+        for term in crossproducts.terms
+    )
+    fixed = move.T @ crossproducts.fixed @ move
+    return replace(crossproducts, terms=terms, fixed=fixed, penalty=crossproducts.penalty[:-1])
+
+
+def _deviance(model: FittedModel, solution: PenalizedSolution) -> float:
+    """Criterion in internal units; differences are the user's."""
+    return deviance(
+        solution,
+        dof=model.freedom.dof,
+        sum_log_weights=model.crossproducts.sum_log_weights,
+        penalty=model.crossproducts.penalty,
+    )
+
+
+@dataclass(frozen=True)
+class LikelihoodRatio:
+    """Comparison of two nested fits.
+
+    Attributes
+    ----------
+    statistic : float
+        Twice the difference of the log-likelihoods, the larger model's less the smaller's.
+    df : int
+        Difference of their numbers of parameters.
+    p_value : float
+        Of the chi-square distribution; up to twice too large where the smaller model has a
+        variance of zero, which lies on the boundary.
+    """
+
+    statistic: float
+    df: int
+    p_value: float
+
+
+def likelihood_ratio(
+    log_likelihoods: tuple[float, float], n_parameters: tuple[int, int]
+) -> LikelihoodRatio:
+    """Compare two fits to the same data, in either order."""
+    (small, large), df = log_likelihoods, n_parameters[1] - n_parameters[0]
+    if df < 0:
+        small, large, df = large, small, -df
+    statistic = 2.0 * (large - small)
+    return LikelihoodRatio(statistic, df, float(chdtrc(df, max(statistic, 0.0))))
+
+
+@dataclass(frozen=True)
+class VarianceShares:
+    """What the variance of y is made of, by the model.
+
+    Attributes
+    ----------
+    r2_marginal : float
+        Share of fixed features and feature blocks; NaN without an intercept.
+    r2_conditional : float
+        Share of these and of the grouping factors.
+    icc : dict of str to float
+        Intraclass correlation: share of each factor in the variance that features leave.
+    """
+
+    r2_marginal: float
+    r2_conditional: float
+    icc: dict[str, float]
+
+
+def variance_shares(model: FittedModel, *, has_intercept: bool) -> VarianceShares:
+    """Shares of variance over the (weighted) rows; with slopes their mean over the rows.
+
+    Parameters
+    ----------
+    model : FittedModel
+        The fit.
+    has_intercept : bool
+        Whether the last internal column is the intercept, which the mean is taken of.
+
+    Returns
+    -------
+    VarianceShares
+
+    References
+    ----------
+    Nakagawa, Schielzeth (2013), "A general and simple method for obtaining R2 from generalized
+    linear mixed-effects models", Methods in Ecology and Evolution 4; Johnson (2014), the same 5.
+    """
+    n, r = model.crossproducts.n, len(model.beta)
+    total = model.fixed.offset + model.y_scale * model.beta
+    gram = model.crossproducts.fixed[:r, :r]
+    of_fixed = np.nan
+    if has_intercept:
+        of_fixed = float(total @ gram @ total / n - (gram[-1] @ total / n) ** 2)
+    of_blocks, of_factors = 0.0, {}
+    for k, component in enumerate(model.active):
+        own = model.crossproducts.terms[k].own.sum(axis=2) / n
+        variance = float(np.sum(own * model.variances.Sigma[k])) * model.y_scale**2
+        if isinstance(component, BlockComponent):
+            of_blocks += variance
+        else:
+            of_factors[component.name] = variance
+    random = sum(of_factors.values())
+    features = of_fixed + of_blocks
+    whole = features + random + model.sigma2
+    return VarianceShares(
+        r2_marginal=_share(features, whole),
+        r2_conditional=_share(features + random, whole),
+        icc={name: _share(value, random + model.sigma2) for name, value in of_factors.items()},
+    )
+
+
+def _share(part: float, whole: float) -> float:
+    """A ratio; NaN where there is nothing to share."""
+    return part / whole if whole != 0.0 else np.nan

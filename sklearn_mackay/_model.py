@@ -529,6 +529,7 @@ def _to_user_units(
                 variances=solution.variances,
                 freedom=freedom,
                 method=options.method,
+                beta=solution.beta,
                 fixed=fixed,
                 components=tuple(component.without_rows() for component in components),
                 loadings={},

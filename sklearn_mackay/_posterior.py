@@ -13,7 +13,7 @@ Only SciPy is at work here: predicting with a standard deviation needs no Tensor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 
 from ._crossproducts import CrossProducts, TermGram
-from ._design import row_blocks, to_dense
+from ._design import BLOCK_ENTRIES, row_blocks, to_dense
 from ._solution import Variances
 from ._variances import matrix_root
 from .kernels.layout import choose_layout, oriented
@@ -104,11 +104,26 @@ class Posterior:
 
     def covariance(self, rows: Any) -> Array:
         """``WCW'`` for the rows ``W`` of a sparse array (n, Q), dense."""
-        within, reduced, on_inverse = self._reduced(rows)
-        total = np.asarray((reduced @ on_inverse.T).T)
-        for part, term in zip(within, self.chain, strict=True):
-            total += to_dense((part @ term.inverse) @ part.T)
-        return np.asarray(0.5 * (total + total.T))
+        return next(self.covariances(rows, [np.arange(rows.shape[0])]))
+
+    def covariances(self, rows: Any, folds: Sequence[NDArray[np.intp]]) -> Iterator[Array]:
+        """``W_J C W_J'`` of the rows of each fold, dense; eliminating for many folds at once."""
+        step = max(BLOCK_ENTRIES // max(len(self.corner_cholesky), 1), 1)
+        start = 0
+        while start < len(folds):
+            size = np.cumsum([len(fold) for fold in folds[start : start + step]])
+            stop = start + max(int(np.searchsorted(size, step)), 1)
+            together = rows[np.concatenate(folds[start:stop])]
+            within, reduced, on_inverse = self._reduced(together)
+            weighted = [part @ term.inverse for part, term in zip(within, self.chain, strict=True)]
+            ends = np.append(0, size[: stop - start])
+            for first, last in zip(ends[:-1], ends[1:], strict=True):
+                here = slice(first, last)
+                total = np.asarray(reduced[here] @ on_inverse[here].T)
+                for a, b in zip(weighted, within, strict=True):
+                    total += to_dense(a[here] @ b[here].T)
+                yield 0.5 * (total + total.T)
+            start = stop
 
     def _reduced(self, rows: Any) -> tuple[list[Any], Any, Array]:
         """Rows with the chain eliminated: the chain's parts, ``r``, and ``r'G``."""

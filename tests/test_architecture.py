@@ -46,7 +46,11 @@ LAYERS = {
     "_progress": 4,
     "_model": 4,
     "_inference": 5,
+    "_bootstrap": 5,
+    "_held_out": 5,
+    "_summary": 5,
     "_estimator": 5,
+    "_displays": 6,
     "__init__": 6,
     "__main__": 7,
 }
@@ -102,10 +106,27 @@ ALLOWED = {
     },
     "_progress": {"_empirical_bayes"},
     "_model": {module for module, layer in LAYERS.items() if layer <= 3} - KERNELS | {"_fitted"},
-    "_inference": {"_fitted"},
+    "_inference": {
+        "_components",
+        "_criterion",
+        "_crossproducts",
+        "_empirical_bayes",
+        "_fitted",
+        "_solution",
+    },
+    "_bootstrap": {
+        "_crossproducts",
+        "_empirical_bayes",
+        "_fitted",
+        "_solution",
+        "_variances",
+        "kernels.layout",
+    },
+    "_held_out": {"_design", "_fitted"},
     "_estimator": {module for module, layer in LAYERS.items() if layer <= 4} - KERNELS
-    | {"_inference"},
-    "__init__": {"_estimator", "datasets"},
+    | {"_bootstrap", "_held_out", "_inference", "_summary"},
+    "_displays": {"_validation"},
+    "__init__": {"_displays", "_estimator", "datasets"},
     "__main__": {"__init__", "_estimator", "datasets"},
 }
 

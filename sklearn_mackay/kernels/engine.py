@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 
 from .._crossproducts import CrossProducts
-from .._solution import Engine
+from .._solution import Engine, PenalizedSolution, Variances
 from . import dense
 from .layout import choose_layout
 
@@ -66,6 +67,33 @@ def prepare_engine(
             crossproducts, layout, reml=reml, n_probes=n_probes, random_state=random_state
         )
         return Engine("iterative", iterative, iterative)
+    return Engine("exact", exact_solver(crossproducts, reml=reml))
+
+
+def exact_solver(
+    crossproducts: CrossProducts, *, reml: bool
+) -> Callable[[Variances], PenalizedSolution]:
+    """Solve by factorising, with LAPACK where that is faster than calling TensorFlow.
+
+    Parameters
+    ----------
+    crossproducts : CrossProducts
+        Gram blocks, without a large feature block.
+    reml : bool
+        Whether determinant and traces belong to REML or to ML.
+
+    Returns
+    -------
+    callable
+        ``variances -> PenalizedSolution``.
+
+    Raises
+    ------
+    MemoryError
+        If the dense corner needs more memory than the machine has.
+    """
+    layout = choose_layout(crossproducts)
+    order = _corner_order(crossproducts, layout.rest)
     needed = 8.0 * DENSE_COPIES * float(order) ** 2
     if needed > _physical_memory():
         raise MemoryError(
@@ -73,10 +101,10 @@ def prepare_engine(
             f"{needed / 2**30:,.0f} GiB. Use solver='iterative' or 'auto'."
         )
     if _corner_order(crossproducts, layout.chain + layout.rest) <= DENSE_ORDER:
-        return Engine("exact", dense.prepare(crossproducts, reml=reml))
+        return dense.prepare(crossproducts, reml=reml)
     from .exact import prepare
 
-    return Engine("exact", prepare(crossproducts, reml=reml))
+    return prepare(crossproducts, reml=reml)
 
 
 def _corner_order(crossproducts: CrossProducts, corner: tuple[int, ...]) -> int:

@@ -1,0 +1,610 @@
+"""A fit as text, laid out as lme4 and lmerTest do, and as HTML for notebooks."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import groupby
+from typing import Any, Literal
+from unicodedata import combining, east_asian_width
+
+import numpy as np
+
+DIGITS = 4  # significant digits of the smallest number in a column
+FIXED_WIDTH = 12  # characters of a number beyond which a column is in scientific notation
+P_EPSILON = 2.0**-52  # p values below it are rounding; R's limit
+LINE_WIDTH = 80
+PERFECT = 1.0 - 1e-6  # correlation from which on it is one, up to rounding
+
+TITLES = {
+    "reml": "Linear mixed model fit by REML",
+    "ml": "Linear mixed model fit by maximum likelihood",
+    "mackay": "Linear mixed model fit by MacKay's evidence updates (REML)",
+    "quick": "Linear mixed model fit by Hinton's quick and dirty update",
+}
+
+# Colours are the page's own, and half-transparent grey, so that light and dark themes read well.
+STYLE = """
+.sklearn-mackay-summary { color: inherit; font-size: 0.95em; line-height: 1.4; }
+.sklearn-mackay-summary p { margin: 0.4em 0; }
+.sklearn-mackay-summary table { border-collapse: collapse; margin: 0.8em 0; }
+.sklearn-mackay-summary table caption {
+  caption-side: top; color: inherit; font-weight: bold; padding: 0.2em 0; text-align: left;
+}
+.sklearn-mackay-summary table th, .sklearn-mackay-summary table td {
+  border: 0; border-bottom: 1px solid rgba(128, 128, 128, 0.3); color: inherit;
+  font-variant-numeric: tabular-nums; max-width: 40em; overflow-wrap: anywhere;
+  padding: 0.15em 0.7em; text-align: left; vertical-align: baseline;
+}
+.sklearn-mackay-summary table th { font-weight: normal; }
+.sklearn-mackay-summary table thead th {
+  border-bottom: 2px solid rgba(128, 128, 128, 0.6); font-weight: bold;
+}
+.sklearn-mackay-summary table th.number, .sklearn-mackay-summary table td.number {
+  text-align: right; white-space: nowrap;
+}
+"""
+
+
+@dataclass(frozen=True)
+class RandomRow:
+    """One random coefficient.
+
+    Attributes
+    ----------
+    factor : str
+        Grouping factor; the rows of a factor follow each other.
+    coefficient : str
+        "(Intercept)" or the name of a slope.
+    variance : float
+        Between levels; exactly zero where a note should name it as such.
+    correlations : tuple of float
+        With the factor's earlier coefficients; NaN beside a variance of zero.
+    """
+
+    factor: str
+    coefficient: str
+    variance: float
+    correlations: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class BlockRow:
+    """One feature block.
+
+    Attributes
+    ----------
+    block : str
+        Its name.
+    n_columns : int
+        How many coefficients share the variance.
+    variance : float
+        Of the coefficients.
+    alpha : float
+        Ridge penalty that the variance stands for; infinite where it is zero.
+    """
+
+    block: str
+    n_columns: int
+    variance: float
+    alpha: float
+
+
+@dataclass(frozen=True)
+class FixedRow:
+    """One fixed coefficient; NaN is an empty cell.
+
+    Attributes
+    ----------
+    name : str
+        "(Intercept)" or the name of a feature.
+    estimate, std_error : float
+        Estimate and its standard error.
+    df, t, p : float
+        Degrees of freedom, t statistic and two-sided p value.
+    """
+
+    name: str
+    estimate: float
+    std_error: float
+    df: float = math.nan
+    t: float = math.nan
+    p: float = math.nan
+
+
+@dataclass(frozen=True, repr=False)
+class Summary:
+    """What a fit found; prints as text, and shows as HTML in a notebook.
+
+    Attributes
+    ----------
+    method : {"reml", "ml", "mackay", "quick"}
+        How the variances were estimated.
+    criterion : str
+        Name of the deviance: "REML criterion" or "-2 log-likelihood".
+    deviance, aic, bic : float
+        Deviance and information criteria.
+    n_rows : float
+        Number of rows, or the sum of their frequencies.
+    levels : dict of str to int
+        Number of levels of each grouping factor.
+    random : tuple of RandomRow
+        Random coefficients, factor by factor.
+    residual_variance : float
+        Residual variance.
+    blocks : tuple of BlockRow
+        Feature blocks.
+    fixed : tuple of FixedRow
+        Fixed coefficients. A column of `df`, `t` or `p` that is NaN throughout is not shown.
+    effective_dof : dict of str to float
+        Effective number of parameters of each factor and feature block.
+    r2_marginal, r2_conditional : float
+        Share of the variance explained by the fixed part, and by fixed and random part; NaN is
+        not shown.
+    icc : dict of str to float
+        Intraclass correlation of each grouping factor.
+    solver : str
+        The engine that fitted.
+    n_iter : int
+        Iterations it took.
+    converged, singular : bool
+        What `MacKayMixedRegressor` says under these names; a note says so where it matters.
+    """
+
+    method: str
+    criterion: str
+    deviance: float
+    aic: float
+    bic: float
+    n_rows: float
+    levels: Mapping[str, int]
+    random: tuple[RandomRow, ...]
+    residual_variance: float
+    blocks: tuple[BlockRow, ...]
+    fixed: tuple[FixedRow, ...]
+    effective_dof: Mapping[str, float]
+    r2_marginal: float
+    r2_conditional: float
+    icc: Mapping[str, float]
+    solver: str
+    n_iter: int
+    converged: bool
+    singular: bool
+
+    def __str__(self) -> str:
+        """Lay out as text with at most 40 fixed coefficients."""
+        return self.to_text()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def to_text(self, max_rows: int | None = 40) -> str:
+        """Lay out for a fixed-width font.
+
+        Parameters
+        ----------
+        max_rows : int or None, default=40
+            Largest number of fixed coefficients shown, half of them the first and half the last;
+            None for all.
+
+        Returns
+        -------
+        str
+        """
+        n_obs = f"Number of obs: {_count(self.n_rows)}"
+        parts = [
+            [
+                TITLES[self.method],
+                f"Solver: {_effort(self)}",
+                "   ".join(f"{label}: {value}" for label, value in _criteria(self).items()),
+            ],
+            [
+                "Random effects:",
+                *_grid(_random_columns(self), indent=" "),
+                *(_wrapped(f"{n_obs}, groups: ", _groups(self)) or [n_obs]),
+                *_wrapped("Effective degrees of freedom: ", _effective_dof(self)),
+            ],
+            ["Feature blocks:", *_grid(_block_columns(self.blocks), indent=" ")]
+            if self.blocks
+            else [],
+            ["Fixed effects:", *_fixed_lines(self.fixed, max_rows)] if self.fixed else [],
+            [*_wrapped("R2: ", _r2(self)), *_wrapped("ICC: ", _icc(self))],
+            [line for note in _notes(self) for line in textwrap.wrap(note, LINE_WIDTH)],
+        ]
+        return "\n\n".join("\n".join(part) for part in parts if part)
+
+    def to_html(self) -> str:
+        """Lay out as an HTML fragment; all fixed coefficients are shown.
+
+        Returns
+        -------
+        str
+        """
+        facts = {
+            "Solver": [_effort(self)],
+            **{label: [value] for label, value in _criteria(self).items()},
+            "Number of obs": [_count(self.n_rows)],
+            "Groups": _groups(self),
+            "Effective degrees of freedom": _effective_dof(self),
+            "R2": _r2(self),
+            "ICC": _icc(self),
+        }
+        parts = [
+            f"<style>{STYLE}</style>",
+            *(f"<p><strong>Note:</strong> {escape(note)}</p>" for note in _notes(self)),
+            _html_facts(TITLES[self.method], facts),
+            _html_table("Random effects", _random_columns(self)),
+            _html_table("Feature blocks", _block_columns(self.blocks)) if self.blocks else "",
+            _html_table("Fixed effects", _fixed_columns(self.fixed)) if self.fixed else "",
+        ]
+        content = "\n".join(part for part in parts if part)
+        return f'<div class="sklearn-mackay-summary">\n{content}\n</div>'
+
+
+def summarise(
+    fit: Any,
+    *,
+    coefficient_names: Mapping[str, Sequence[str]],
+    block_sizes: Mapping[str, int],
+    n_rows: float,
+    fixed: Any,
+    shares: Any,
+) -> Summary:
+    """Collect what a fit of one output found.
+
+    Parameters
+    ----------
+    fit : MacKayMixedRegressor
+        The fit, for its public attributes.
+    coefficient_names : mapping of str to sequence of str
+        Coefficients of each grouping factor.
+    block_sizes : mapping of str to int
+        Number of columns of each feature block.
+    n_rows : float
+        Rows that the criterion counts.
+    fixed : FixedEffects
+        Fixed coefficients and their tests.
+    shares : VarianceShares or None
+        Shares of variance, where they are known.
+
+    Returns
+    -------
+    Summary
+    """
+    variances = fit.variance_components_
+    random = []
+    for factor, names in coefficient_names.items():
+        Sigma = np.atleast_2d(variances[factor])
+        sds = np.sqrt(np.diag(Sigma))
+        size = np.outer(sds, sds)
+        R = np.divide(Sigma, size, out=np.full_like(Sigma, np.nan), where=size > 0)
+        random += [
+            RandomRow(factor, name, float(Sigma[a, a]), tuple(R[a, :a].tolist()))
+            for a, name in enumerate(names)
+        ]
+    columns = (fixed.estimate, fixed.std_error, fixed.df, fixed.t_value, fixed.p_value)
+    return Summary(
+        method=fit.method,
+        criterion="-2 log-likelihood" if fit.method == "ml" else "REML criterion",
+        deviance=-2.0 * fit.log_likelihood_,
+        aic=fit.aic_,
+        bic=fit.bic_,
+        n_rows=n_rows,
+        levels={name: len(levels) for name, levels in fit.group_levels_.items()},
+        random=tuple(random),
+        residual_variance=variances["residual"],
+        blocks=tuple(
+            BlockRow(name, size, variances[name], fit.alpha_[name])
+            for name, size in block_sizes.items()
+        ),
+        fixed=tuple(map(FixedRow, fixed.names, *(column.tolist() for column in columns))),
+        effective_dof=fit.effective_dof_,
+        r2_marginal=math.nan if shares is None else shares.r2_marginal,
+        r2_conditional=math.nan if shares is None else shares.r2_conditional,
+        icc={} if shares is None else shares.icc,
+        solver=fit.solver_,
+        n_iter=fit.n_iter_,
+        converged=fit.converged_,
+        singular=fit.singular_,
+    )
+
+
+@dataclass(frozen=True)
+class _Column:
+    """Title and cells; numbers stand right, their title at the side named by `kind`."""
+
+    title: str
+    cells: Sequence[str]
+    kind: Literal["name", "left", "right"]
+
+
+def _criteria(summary: Summary) -> dict[str, str]:
+    values = {summary.criterion: summary.deviance, "AIC": summary.aic, "BIC": summary.bic}
+    return {
+        label: _number(value, ".1f") for label, value in values.items() if not math.isnan(value)
+    }
+
+
+def _effort(summary: Summary) -> str:
+    return f"{summary.solver}, {summary.n_iter} iteration{'s' * (summary.n_iter != 1)}"
+
+
+def _groups(summary: Summary) -> list[str]:
+    return _listed(summary.levels, ".0f", ", ")
+
+
+def _effective_dof(summary: Summary) -> list[str]:
+    return _listed(summary.effective_dof, ".2f")
+
+
+def _r2(summary: Summary) -> list[str]:
+    return _listed({"marginal": summary.r2_marginal, "conditional": summary.r2_conditional}, ".3f")
+
+
+def _icc(summary: Summary) -> list[str]:
+    return _listed(summary.icc, ".3f")
+
+
+def _listed(values: Mapping[str, float], spec: str, between: str = " ") -> list[str]:
+    return [
+        f"{_printable(name)}{between}{_number(value, spec)}"
+        for name, value in values.items()
+        if not math.isnan(value)
+    ]
+
+
+def _notes(summary: Summary) -> list[str]:
+    notes = []
+    if not summary.converged:
+        notes.append(
+            f"Not converged after {summary.n_iter} iterations: the estimates may be far from the "
+            "optimum."
+        )
+    if summary.singular:
+        notes.append(f"Singular fit: {_degenerate(summary)}.")
+    return notes
+
+
+def _degenerate(summary: Summary) -> str:
+    """Name the components of a singular fit that are zero."""
+    zero, perfect = [], []
+    for factor, group in groupby(summary.random, key=lambda row: row.factor):
+        rows = list(group)
+        vanished = [f"{factor} {row.coefficient}" for row in rows if row.variance == 0]
+        zero += vanished
+        if not vanished and any(abs(c) >= PERFECT for row in rows for c in row.correlations):
+            perfect.append(factor)
+    zero += [row.block for row in summary.blocks if row.variance == 0]
+    zero += ["the residual"] * (summary.residual_variance == 0)
+    said = []
+    if zero:
+        said.append(f"the variance of {', '.join(map(_printable, zero))} is zero")
+    if perfect:
+        said.append(f"a correlation of {', '.join(map(_printable, perfect))} is 1 or -1")
+    return "; ".join(said) or "a combination of a factor's coefficients has variance zero"
+
+
+def _random_columns(summary: Summary) -> list[_Column]:
+    rows = summary.random
+    shown = [i == 0 or row.factor != rows[i - 1].factor for i, row in enumerate(rows)]
+    factors = [
+        _printable(row.factor) if first else "" for row, first in zip(rows, shown, strict=True)
+    ]
+    variances = [*(row.variance for row in rows), summary.residual_variance]
+    columns = [
+        _Column("Groups", [*factors, "Residual"], "name"),
+        _Column("Name", [*(_printable(row.coefficient) for row in rows), ""], "name"),
+        _Column("Variance", _numbers(variances), "left"),
+        _Column("Std.Dev.", _numbers([_root(variance) for variance in variances]), "left"),
+    ]
+    for i in range(max((len(row.correlations) for row in rows), default=0)):
+        known = [row.correlations[i] if i < len(row.correlations) else math.nan for row in rows]
+        cells = [_number(correlation, ".2f") for correlation in [*known, math.nan]]
+        columns.append(_Column("" if i else "Corr", cells, "left"))
+    return columns
+
+
+def _block_columns(rows: Sequence[BlockRow]) -> list[_Column]:
+    return [
+        _Column("Block", [_printable(row.block) for row in rows], "name"),
+        _Column("Columns", [str(row.n_columns) for row in rows], "left"),
+        _Column("Variance", _numbers([row.variance for row in rows]), "left"),
+        _Column("Std.Dev.", _numbers([_root(row.variance) for row in rows]), "left"),
+        _Column("Alpha", _numbers([row.alpha for row in rows]), "left"),
+    ]
+
+
+def _fixed_columns(rows: Sequence[FixedRow]) -> list[_Column]:
+    estimates = [row.estimate for row in rows]
+    errors = [row.std_error for row in rows]
+    # An estimate is of interest to the precision of its error.
+    known = [s if s > 0 else b for b, s in zip(estimates, errors, strict=True)]
+    spec = _spec(known, [*estimates, *errors])
+    columns = [
+        _Column("", [_printable(row.name) for row in rows], "name"),
+        _Column("Estimate", [_number(value, spec) for value in estimates], "right"),
+        _Column("Std. Error", [_number(value, spec) for value in errors], "right"),
+        _Column("df", [_number(row.df, ".1f") for row in rows], "right"),
+        _Column("t value", _numbers([row.t for row in rows], most_decimals=3), "right"),
+        _Column("Pr(>|t|)", [_p_value(row.p) for row in rows], "right"),
+    ]
+    return columns[:3] + [column for column in columns[3:] if any(column.cells)]
+
+
+def _fixed_lines(rows: Sequence[FixedRow], max_rows: int | None) -> list[str]:
+    n_left_out = 0 if max_rows is None else len(rows) - max(max_rows, 0)
+    if n_left_out <= 0:
+        return _grid(_fixed_columns(rows))
+    first = (len(rows) - n_left_out + 1) // 2
+    lines = _grid(_fixed_columns([*rows[:first], *rows[first + n_left_out :]]))
+    coefficients = "coefficient" if n_left_out == 1 else "coefficients"
+    lines.insert(1 + first, f"... {n_left_out} {coefficients} left out ...")
+    return lines
+
+
+def _numbers(values: Sequence[float], most_decimals: int = FIXED_WIDTH) -> list[str]:
+    spec = _spec(values, values, most_decimals)
+    return [_number(value, spec) for value in values]
+
+
+def _spec(
+    scales: Iterable[float], values: Iterable[float], most_decimals: int = FIXED_WIDTH
+) -> str:
+    """Format that the numbers of a column share, so that their decimal points are aligned.
+
+    As in R as many decimals as give the smallest number its significant digits; the scientific
+    notation where that is much wider, or wider and no number reaches one.
+
+    Parameters
+    ----------
+    scales : iterable of float
+        Numbers whose precision counts; zeros and what is not finite do not.
+    values : iterable of float
+        Numbers to be shown.
+    most_decimals : int, default=12
+        Largest number of decimals.
+
+    Returns
+    -------
+    str
+        Format specification.
+    """
+    sizes = _exponents(scales)
+    if not sizes:
+        return ".0f"
+    decimals = min(max(0, DIGITS - 1 - min(sizes)), most_decimals)
+    largest = max(_exponents(values))
+    fixed_width = 1 + max(largest, 0) + decimals + (decimals > 0)
+    scientific = f".{DIGITS - 1}e"
+    limit = FIXED_WIDTH if largest >= 0 else len(format(1.0, scientific))
+    return f".{decimals}f" if fixed_width <= limit else scientific
+
+
+def _exponents(values: Iterable[float]) -> list[int]:
+    """Powers of ten of numbers rounded to the digits shown; none of zero and what is not finite."""
+    return [
+        int(f"{value:.{DIGITS - 1}e}".partition("e")[2])
+        for value in values
+        if value and math.isfinite(value)
+    ]
+
+
+def _number(value: float, spec: str) -> str:
+    """A number as R prints it, an empty cell for NaN."""
+    if math.isnan(value):
+        return ""
+    if math.isinf(value):
+        return "Inf" if value > 0 else "-Inf"
+    text = format(value, spec)
+    return text if float(text) else text.removeprefix("-")
+
+
+def _p_value(p: float) -> str:
+    if p < P_EPSILON:
+        return "<2e-16"
+    return _number(p, ".2e" if p < 1e-4 else ".4f")
+
+
+def _count(n_rows: float) -> str:
+    return f"{n_rows:.12g}"
+
+
+def _root(variance: float) -> float:
+    return math.sqrt(variance) if variance >= 0 else math.nan
+
+
+def _printable(name: str) -> str:
+    """A name on one line: what moves the cursor is written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def _width(text: str) -> int:
+    """Columns that a terminal gives a text."""
+    return sum(0 if combining(c) else 1 + (east_asian_width(c) in "WF") for c in text)
+
+
+def _padded(text: str, width: int, side: str) -> str:
+    space = " " * (width - _width(text))
+    return space + text if side == "right" else text + space
+
+
+def _grid(columns: Sequence[_Column], indent: str = "") -> list[str]:
+    """Lines of a table, the titles first."""
+    padded = []
+    for column in columns:
+        cells = list(column.cells)
+        if column.kind == "left":
+            widest = max(map(_width, cells))
+            cells = [_padded(cell, widest, "right") for cell in cells]
+        width = max(map(_width, [column.title, *cells]))
+        padded.append([_padded(cell, width, column.kind) for cell in [column.title, *cells]])
+    return [(indent + " ".join(row)).rstrip() for row in zip(*padded, strict=True)]
+
+
+def _wrapped(start: str, items: Sequence[str]) -> list[str]:
+    """Lines of a list after its start, broken between items; none without items."""
+    lines = [start + item for item in items[:1]]
+    for item in items[1:]:
+        if _width(f"{lines[-1]}; {item};") <= LINE_WIDTH:
+            lines[-1] += f"; {item}"
+        else:
+            lines[-1] += ";"
+            lines.append(f"  {item}")
+    return lines
+
+
+def _html_facts(caption: str, facts: Mapping[str, Sequence[str]]) -> str:
+    rows = [
+        _html_row(f'<th scope="row">{escape(label)}</th>', f"<td>{escape('; '.join(items))}</td>")
+        for label, items in facts.items()
+        if any(items)
+    ]
+    return _html_element(
+        "table", f"<caption>{escape(caption)}</caption>", _html_element("tbody", *rows)
+    )
+
+
+def _html_table(caption: str, columns: Sequence[_Column]) -> str:
+    rows = [
+        _html_row(*(_html_cell(cell, column) for cell, column in zip(row, columns, strict=True)))
+        for row in zip(*(column.cells for column in columns), strict=True)
+    ]
+    return _html_element(
+        "table",
+        f"<caption>{escape(caption)}</caption>",
+        _html_element("thead", _html_row(*_html_titles(columns))),
+        _html_element("tbody", *rows),
+    )
+
+
+def _html_titles(columns: Sequence[_Column]) -> list[str]:
+    """Heads of the columns; one reaches over numbers without a title that follow."""
+    heads = []
+    for i, column in enumerate(columns):
+        if column.kind == "name":
+            heads.append(f'<th scope="col">{escape(column.title or "Coefficient")}</th>')
+        elif column.title:
+            rest = [other.title for other in columns[i + 1 :]]
+            span = 1 + next((j for j, title in enumerate(rest) if title), len(rest))
+            wide = f' colspan="{span}"' if span > 1 else ""
+            heads.append(f'<th class="number" scope="col"{wide}>{escape(column.title)}</th>')
+    return heads
+
+
+def _html_cell(cell: str, column: _Column) -> str:
+    if column.kind != "name":
+        return f'<td class="number">{escape(cell)}</td>'
+    return f'<th scope="row">{escape(cell)}</th>' if cell else "<td></td>"
+
+
+def _html_row(*cells: str) -> str:
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _html_element(tag: str, *lines: str) -> str:
+    return "\n".join([f"<{tag}>", *lines, f"</{tag}>"])

@@ -1,0 +1,467 @@
+"""Degrees of freedom, intervals and comparisons of fits, against lme4 and closed forms."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from reference_data import DATA, read_table
+from scipy import stats
+from test_estimator import Data
+
+from sklearn_mackay import MacKayMixedRegressor
+from sklearn_mackay._criterion import deviance
+from sklearn_mackay._inference import Coordinates, variance_parameters
+from sklearn_mackay.kernels.engine import exact_solver
+
+LME4: dict[str, Any] = json.loads((DATA / "inference.json").read_text())
+
+CONDITIONAL_RTOL = 1e-5  # of a standard deviation, lme4's variances being good to 1e-6
+DF_RTOL = 1e-5  # lmerTest differences the deviance numerically; 4e-6 was seen
+PROFILE_RTOL = 1e-6  # two root searches; 1e-7 was seen
+SE_RTOL = 1e-5
+R2_RTOL = 1e-6
+STEP = 1e-5  # of a central difference of the deviance, relative to the coordinate
+GRADIENT_RTOL = 1e-7  # it has an error of STEP^2, and rounding of 1e-13 of the deviance over STEP
+CLOSED_FORM_RTOL = 1e-6  # of a bound: roots are searched to 1e-8, optima to 1e-10 of the deviance
+
+
+def fit_reference(name: str, **parameters) -> tuple[MacKayMixedRegressor, pd.DataFrame, np.ndarray]:
+    spec = LME4[name]
+    columns = sorted({column for group in spec["groups"] for column in group.split(":")})
+    frame = read_table(spec["csv"], columns)
+    slopes = {g: np.atleast_1d(s).tolist() for g, s in (spec["random_slopes"] or {}).items()}
+    groups = [tuple(g.split(":")) if ":" in g else g for g in spec["groups"]]
+    X, y = frame[[*spec["fixed"], *columns]], frame[spec["y"]].to_numpy(dtype=float)
+    model = MacKayMixedRegressor(groups=groups, random_slopes=slopes, **parameters)
+    return model.fit(X, y), X, y
+
+
+def lme4_name(name: str) -> str:
+    return {"intercept": "(Intercept)"}.get(name, name)
+
+
+@pytest.fixture(scope="module", params=["sleepstudy", "dyestuff", "penicillin", "pastes", "cake"])
+def reference(request):
+    model, *_ = fit_reference(request.param)
+    return model, LME4[request.param]["reml"]
+
+
+def test_degrees_of_freedom_are_those_of_lmertest(reference):
+    model, theirs = reference
+    ours = model.fixed_effects()
+    for i, name in enumerate(ours.names):
+        expected = theirs["fixed"][lme4_name(name)]
+        assert_allclose(ours.df[i], expected["df"], rtol=DF_RTOL)
+        assert_allclose(ours.estimate[i], expected["estimate"], rtol=SE_RTOL)
+        assert_allclose(ours.std_error[i], expected["std_error"], rtol=SE_RTOL)
+        assert_allclose(ours.t_value[i], expected["t"], rtol=SE_RTOL)
+        assert_allclose(ours.p_value[i], expected["p"], rtol=1e-4)  # t to 1e-5, far in the tail
+
+
+def test_conditional_variances_are_those_of_lme4(reference):
+    model, theirs = reference
+    for factor, expected in theirs["cond_std"].items():
+        covariance = model.random_effects_covariance(factor, given_fixed=True)
+        std = np.sqrt(np.einsum("jaa->ja", covariance))
+        if factor in theirs.get("levels", {}):
+            labels = [
+                ":".join(map(str, label)) if isinstance(label, tuple) else str(label)
+                for label in model.group_levels_[factor]
+            ]
+            order = [labels.index(level) for level in theirs["levels"][factor]]
+            std = std[order]
+        assert_allclose(std, np.reshape(expected, std.shape), rtol=CONDITIONAL_RTOL)
+        assert np.all(model.random_effects_std_[factor] >= std)
+
+
+def our_names(theirs: dict[str, Any], factor: str) -> dict[str, Any]:
+    """Parameters under our names for lme4's."""
+    names = {
+        f"sd_(Intercept)|{factor}": f"sd({factor}: intercept)",
+        f"sd_Days|{factor}": f"sd({factor}: Days)",
+        f"cor_Days.(Intercept)|{factor}": f"cor({factor}: intercept, Days)",
+        "sigma": "sd(residual)",
+        "(Intercept)": "intercept",
+    }
+    return {names.get(name, name): value for name, value in theirs.items()}
+
+
+@pytest.mark.parametrize("level", ["0.95", "0.9"])
+@pytest.mark.parametrize("name", ["sleepstudy", "dyestuff"])
+def test_profile_intervals_are_those_of_lme4(name, level):
+    model, *_ = fit_reference(name, method="ml")
+    expected = our_names(LME4[name]["profile_ml"][level], LME4[name]["groups"][0])
+    intervals = model.confint(level=float(level))
+    assert intervals.keys() == expected.keys()
+    for parameter, interval in intervals.items():
+        assert_allclose(interval, expected[parameter], rtol=PROFILE_RTOL)
+
+
+def test_likelihood_ratio_is_that_of_lme4():
+    large, X, y = fit_reference("sleepstudy", method="ml")
+    small = MacKayMixedRegressor(groups="Subject", method="ml").fit(X, y)
+    expected = LME4["sleepstudy"]["anova"]
+    for ratio in (large.compare(small), small.compare(large)):
+        assert_allclose(ratio.statistic, expected["chisq"], rtol=1e-7)
+        assert ratio.df == expected["df"]
+        assert_allclose(ratio.p_value, expected["p"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sleepstudy", "penicillin"])
+def test_r2_is_that_of_its_definition(name):
+    model, *_ = fit_reference(name)
+    expected, shares = LME4[name]["nakagawa"], model.explained_variance()
+    assert_allclose(shares.r2_marginal, expected["marginal"], rtol=R2_RTOL, atol=R2_RTOL)
+    assert_allclose(shares.r2_conditional, expected["conditional"], rtol=R2_RTOL)
+    random = expected["variance_random"]
+    total = sum(shares.icc.values())
+    assert_allclose(total, random / (random + expected["variance_residual"]), rtol=R2_RTOL)
+
+
+@pytest.mark.slow
+def test_degrees_of_freedom_of_insteval_are_those_of_lmertest():
+    model, *_ = fit_reference("insteval")
+    theirs, ours = LME4["insteval"]["reml"], model.fixed_effects()
+    for i, name in enumerate(ours.names):
+        # The optimum itself is known to 1e-5 of the variances, and dept has 14 levels.
+        assert_allclose(ours.df[i], theirs["fixed"][lme4_name(name)]["df"], rtol=1e-3)
+    for factor, expected in theirs["cond_std"].items():
+        labels = model.group_levels_[factor].astype(str).tolist()
+        covariance = model.random_effects_covariance(factor, given_fixed=True)
+        std = np.sqrt(covariance[[labels.index(level) for level in theirs["levels"][factor]], 0, 0])
+        assert_allclose(std, np.ravel(expected), rtol=1e-4)
+
+
+# Closed forms.
+
+
+def balanced(k: int, m: int, tau: float, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    group = np.repeat(np.arange(k), m)
+    return pd.DataFrame({"g": group}), tau * rng.normal(size=k)[group] + rng.normal(size=k * m)
+
+
+def test_least_squares_has_the_usual_degrees_of_freedom():
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(40, 3))
+    tests = MacKayMixedRegressor().fit(X, X @ [1, 0, 2] + rng.normal(size=40)).fixed_effects()
+    assert_allclose(tests.df, 36, rtol=1e-6)
+    theirs = stats.t.interval(0.9, 36, tests.estimate, tests.std_error)
+    assert_allclose(tests.interval(0.9), np.column_stack(theirs), rtol=1e-6)
+
+
+def test_balanced_one_way_mean_has_the_degrees_of_freedom_of_its_groups():
+    X, y = balanced(8, 5, 2.0)
+    assert_allclose(MacKayMixedRegressor(groups="g").fit(X, y).fixed_effects().df, 7, rtol=1e-6)
+
+
+def test_zero_variance_leaves_the_degrees_of_freedom_of_the_residual():
+    X, y = balanced(8, 5, 0.0)
+    y -= pd.Series(y).groupby(X["g"]).transform("mean")
+    model = MacKayMixedRegressor(groups="g").fit(X, y)
+    assert model.variance_components_["g"] == 0.0
+    assert_allclose(model.fixed_effects().df, 39, rtol=1e-6)
+
+
+@pytest.mark.parametrize("tau", [2.0, 0.2])
+def test_profile_of_the_balanced_one_way_layout_is_its_closed_form(tau):
+    """REML deviance ``k(m-1) log s + (k-1) log(s + m t) + SSW / s + SSB / (s + m t)``."""
+    k, m = 8, 5
+    X, y = balanced(k, m, tau, seed=3)
+    means = pd.Series(y).groupby(X["g"]).transform("mean").to_numpy()
+    within, between = np.sum((y - means) ** 2), np.sum((means - y.mean()) ** 2)
+
+    def profiled(t: float) -> float:
+        """Minimum over s, by a fine search of its logarithm."""
+        s = np.exp(np.linspace(-3, 3, 400_001)) * within / (k * (m - 1))
+        d = k * (m - 1) * np.log(s) + (k - 1) * np.log(s + m * t) + within / s
+        return float(np.min(d + between / (s + m * t)))
+
+    model = MacKayMixedRegressor(groups="g").fit(X, y)
+    interval = model.confint("g")["sd(g: intercept)"]
+    estimate = float(np.sqrt(model.variance_components_["g"]))
+    least = profiled(estimate**2)
+    cut = stats.chi2.ppf(0.95, 1)
+    assert interval[0] <= estimate <= interval[1]
+    for bound in interval:
+        rise = profiled(bound**2) - least
+        if bound == 0.0:
+            assert rise < cut
+        else:
+            assert_allclose(rise, cut, rtol=1e-5)
+
+
+def test_a_variance_of_zero_has_a_one_sided_interval():
+    X, y = balanced(8, 5, 0.0)
+    y -= pd.Series(y).groupby(X["g"]).transform("mean")
+    model = MacKayMixedRegressor(groups="g").fit(X, y)
+    lower, upper = model.confint("sd(g: intercept)")["sd(g: intercept)"]
+    assert lower == 0.0
+    assert 0.0 < upper < np.inf
+    assert np.all(np.isnan(model.confint("g", method="wald")["sd(g: intercept)"]))
+    profile = model.profile("sd(g: intercept)")
+    assert profile.estimate == profile.values[0] == 0.0
+    assert np.all(np.diff(profile.zeta) > 0)
+
+
+def test_a_correlation_of_one_has_an_interval_up_to_one():
+    rng = np.random.default_rng(2)
+    group, x = np.repeat(np.arange(10), 6), np.tile(np.arange(6.0), 10)
+    b = rng.normal(size=10)
+    y = b[group] * (1 + 0.5 * x) + 0.8 * rng.normal(size=60)
+    X = pd.DataFrame({"x": x, "g": group})
+    model = MacKayMixedRegressor(groups="g", random_slopes={"g": ["x"]}).fit(X, y)
+    assert model.singular_
+    lower, upper = model.confint("cor(g: intercept, x)")["cor(g: intercept, x)"]
+    assert -1 < lower < 1
+    assert_allclose(upper, 1.0, rtol=1e-12)
+
+
+def test_coefficient_of_least_squares_profiles_as_its_f_statistic():
+    rng = np.random.default_rng(6)
+    X = rng.normal(size=(30, 2))
+    y = X @ [1.0, 0.3] + rng.normal(size=30)
+    model = MacKayMixedRegressor(method="ml").fit(X, y)
+    design = np.column_stack([np.ones(30), X])
+    inverse, rss = np.linalg.inv(design.T @ design), np.sum((y - model.predict(X)) ** 2)
+    for i, (name, interval) in enumerate(model.confint(["intercept", "x0", "x1"]).items()):
+        estimate = [model.intercept_, *model.coef_][i]
+        # n log(1 + (value - estimate)^2 / (rss C_ii)) is the chi-square quantile at the bounds.
+        width = np.sqrt(rss * inverse[i, i] * np.expm1(stats.chi2.ppf(0.95, 1) / 30))
+        assert_allclose(interval, (estimate - width, estimate + width), rtol=CLOSED_FORM_RTOL), name
+
+
+# Identities.
+
+
+@pytest.fixture
+def data() -> Data:
+    return Data(np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+@pytest.mark.parametrize("method", ["reml", "ml"])
+def test_gradient_in_coordinates_is_that_of_differences(data, covariance, method):
+    parameters = {"groups": ["a", "b"], "random_slopes": {"a": ["x", "z"]}}
+    model = MacKayMixedRegressor(**parameters, covariance=covariance, method=method, max_iter=2)
+    with pytest.warns(UserWarning, match="did not converge"):
+        model.fit(data.frame, data.y)
+    (kept,) = model._models
+    solve = exact_solver(kept.crossproducts, reml=method == "reml")
+    for parameter in [None, *(p for p in variance_parameters(kept) if len(p.coefficients) == 2)]:
+        coordinates = Coordinates(kept, parameter)
+        phi = coordinates.at(kept.variances) * 1.1
+
+        def value(phi, coordinates=coordinates):
+            return deviance(
+                solve(coordinates.variances(phi)),
+                dof=kept.freedom.dof,
+                sum_log_weights=0.0,
+                penalty=kept.crossproducts.penalty,
+            )
+
+        slope = coordinates.gradient(phi, solve(coordinates.variances(phi)))
+        steps = np.diag(STEP * phi)
+        expected = [(value(phi + h) - value(phi - h)) / (2 * h.sum()) for h in steps]
+        assert_allclose(
+            slope, expected, rtol=GRADIENT_RTOL, atol=GRADIENT_RTOL * np.max(np.abs(slope))
+        )
+
+
+def test_coordinates_lead_back_to_the_variances(data):
+    parameters = {"groups": ["a", "b"], "random_slopes": {"a": ["x", "z"]}}
+    model = MacKayMixedRegressor(**parameters).fit(data.frame, data.y)
+    (kept,) = model._models
+    for parameter in [None, *(p for p in variance_parameters(kept) if len(p.coefficients) == 2)]:
+        coordinates = Coordinates(kept, parameter)
+        phi = coordinates.at(kept.variances)
+        for ours, expected in zip(
+            coordinates.variances(phi).Sigma, kept.variances.Sigma, strict=True
+        ):
+            assert_allclose(ours, expected, rtol=0, atol=1e-7 * np.max(expected))
+        if parameter is not None:
+            a, b = parameter.coefficients
+            Sigma = model.variance_components_["a"]
+            correlation = Sigma[a, b] / np.sqrt(Sigma[a, a] * Sigma[b, b])
+            assert_allclose(np.cos(phi[coordinates.index(parameter)]), correlation, rtol=1e-6)
+
+
+def test_intervals_scale_with_y(data):
+    model = MacKayMixedRegressor(groups=["a", "b"], random_slopes={"a": ["x"]})
+    small, large = (model.fit(data.frame, c * data.y).confint() for c in (1.0, 1e3))
+    for name, interval in small.items():
+        unit = 1.0 if name.startswith("cor") else 1e3
+        assert_allclose(large[name], unit * np.array(interval), rtol=1e-5)
+
+
+def test_bounds_are_where_the_held_fit_rises_by_the_quantile(data):
+    """Every bound of a scalar variance, by fits that hold it."""
+    model = MacKayMixedRegressor(groups=["a", "b"]).fit(data.frame, data.y)
+    for component in ("a", "b", "residual"):
+        name = "sd(residual)" if component == "residual" else f"sd({component}: intercept)"
+        for bound in model.confint(name)[name]:
+            held = MacKayMixedRegressor(groups=["a", "b"], fixed_variances={component: bound**2})
+            rise = 2 * (model.log_likelihood_ - held.fit(data.frame, data.y).log_likelihood_)
+            assert_allclose(rise, stats.chi2.ppf(0.95, 1), rtol=1e-6)
+
+
+def test_blocks_have_intervals():
+    rng = np.random.default_rng(7)
+    X = rng.normal(size=(80, 12))
+    y = X @ rng.normal(size=12) + rng.normal(size=80)
+    model = MacKayMixedRegressor(alpha="auto").fit(X, y)
+    lower, upper = model.confint("features")["sd(features)"]
+    held = [
+        MacKayMixedRegressor(alpha="auto", fixed_variances={"features": bound**2}).fit(X, y)
+        for bound in (lower, upper)
+    ]
+    rises = [2 * (model.log_likelihood_ - fit.log_likelihood_) for fit in held]
+    assert_allclose(rises, stats.chi2.ppf(0.95, 1), rtol=1e-6)
+
+
+def test_bootstrap_agrees_with_the_sampling_distribution_of_the_mean_square():
+    """The residual variance of a balanced layout is a chi-square, and the mean is normal."""
+    X, y = balanced(10, 4, 3.0)
+    model = MacKayMixedRegressor(groups="g").fit(X, y)
+    chosen = ["sd(residual)", "intercept"]
+    intervals = model.confint(chosen, method="bootstrap", n_resamples=1_000, level=0.9)
+    sd = np.sqrt(model.variance_components_["residual"])
+    expected = sd * np.sqrt(stats.chi2.ppf([0.05, 0.95], 30) / 30)
+    # Quantiles of 1,000 draws are good to some hundredths of the width.
+    assert_allclose(intervals["sd(residual)"], expected, rtol=0, atol=0.1 * np.diff(expected)[0])
+    expected = stats.norm.interval(0.9, model.intercept_, model.intercept_std_)
+    assert_allclose(intervals["intercept"], expected, rtol=0, atol=0.1 * np.diff(expected)[0])
+
+
+def test_bootstrap_does_not_depend_on_the_number_of_processes(data):
+    model = MacKayMixedRegressor(groups=["b"]).fit(data.frame[["x", "b"]], data.y)
+    one, two = (model.confint("b", method="bootstrap", n_resamples=20, n_jobs=n) for n in (None, 2))
+    assert one == two
+    assert one != model.confint("b", method="bootstrap", n_resamples=20, random_state=1)
+
+
+def test_bootstrap_shows_a_bar_when_asked(data, capsys):
+    model = MacKayMixedRegressor(groups=["b"]).fit(data.frame[["x", "b"]], data.y)
+    model.confint("b", method="bootstrap", n_resamples=5)
+    assert capsys.readouterr().err == ""
+    model.confint("b", method="bootstrap", n_resamples=5, verbose=1)
+    assert "5" in capsys.readouterr().err
+
+
+def test_wald_intervals_of_coefficients_have_t_quantiles(data):
+    model = MacKayMixedRegressor(groups=["a", "b"], fit_intercept=True).fit(data.frame, data.y)
+    tests = model.fixed_effects()
+    intervals = model.confint(["x", "z"], method="wald", level=0.8)
+    assert_array_equal(list(intervals.values()), tests.interval(0.8)[1:])
+
+
+def test_without_intercept_there_is_none(data):
+    model = MacKayMixedRegressor(groups=["a"], fit_intercept=False)
+    model.fit(data.frame[["x", "z", "a"]], data.y)
+    assert model.fixed_effects().names == ("x", "z")
+    assert "intercept" not in model.confint(method="wald")
+    assert np.isnan(model.explained_variance().r2_marginal)
+
+
+def test_held_variances_have_no_intervals(data):
+    model = MacKayMixedRegressor(groups=["a", "b"], fixed_variances={"a": 2.0})
+    assert list(model.fit(data.frame, data.y).confint()) == ["sd(b: intercept)", "sd(residual)"]
+
+
+# Refusals.
+
+
+def test_reml_fits_with_different_fixed_parts_are_not_compared(data):
+    model = MacKayMixedRegressor(groups="a")
+    large = model.fit(data.frame[["x", "z", "a"]], data.y)
+    small = MacKayMixedRegressor(groups="a").fit(data.frame[["x", "a"]], data.y)
+    with pytest.raises(ValueError, match="REML fits with different fixed parts"):
+        large.compare(small)
+    large, small = (
+        MacKayMixedRegressor(groups="a", method="ml").fit(data.frame[columns], data.y)
+        for columns in (["x", "z", "a"], ["x", "a"])
+    )
+    assert large.compare(small).df == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "ml"}, "their likelihoods are not the same"),
+        ({"method": "quick"}, "their likelihoods are not the same"),
+        ({}, "Both fits have"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:method='quick' lost")
+def test_what_cannot_be_compared(data, change, message):
+    frame = data.frame[["x", "a"]]
+    one = MacKayMixedRegressor(groups="a").fit(frame, data.y)
+    other = MacKayMixedRegressor(groups="a", **change).fit(frame, data.y)
+    with pytest.raises(ValueError, match=message):
+        one.compare(other)
+
+
+def test_fits_to_different_data_are_not_compared(data):
+    frame = data.frame[["x", "a"]]
+    one = MacKayMixedRegressor(groups="a").fit(frame, data.y)
+    other = MacKayMixedRegressor(groups="a", random_slopes={"a": ["x"]}).fit(frame, data.y + 1)
+    with pytest.raises(ValueError, match="saw different data"):
+        one.compare(other)
+
+
+@pytest.mark.parametrize("name", ["fixed_effects", "confint"])
+@pytest.mark.filterwarnings("ignore:method='quick' lost")
+def test_the_quick_method_is_no_optimum(data, name):
+    model = MacKayMixedRegressor(groups="a", method="quick").fit(data.frame[["x", "a"]], data.y)
+    with pytest.raises(ValueError, match="no optimum of a likelihood"):
+        getattr(model, name)()
+    assert "quick" in str(model.summary())
+
+
+@pytest.mark.parametrize("name", ["fixed_effects", "confint", "explained_variance", "summary"])
+def test_several_outputs_are_refused(data, name):
+    Y = np.column_stack([data.y, -data.y])
+    model = MacKayMixedRegressor(groups="a").fit(data.frame[["x", "a"]], Y)
+    with pytest.raises(ValueError, match="output"):
+        getattr(model, name)()
+
+
+def test_bad_arguments_are_named(data):
+    model = MacKayMixedRegressor(groups="a").fit(data.frame[["x", "a"]], data.y)
+    with pytest.raises(ValueError, match="'nobody' is no parameter: 'sd"):
+        model.confint("nobody")
+    with pytest.raises(ValueError, match="`method` must be"):
+        model.confint(method="magic")
+    with pytest.raises(ValueError, match="`level` must be"):
+        model.confint(level=95)
+    with pytest.raises(ValueError, match="needs a fit by method='ml'"):
+        model.confint("x")
+    assert list(model.confint()) == ["sd(a: intercept)", "sd(residual)"]
+
+
+@pytest.mark.filterwarnings("ignore:The model fits y exactly")
+def test_an_exact_fit_has_no_errors_to_speak_of(data):
+    model = MacKayMixedRegressor(groups="b").fit(data.frame[["x", "b"]], 2 * data.frame["x"])
+    with pytest.raises(ValueError, match="residual variance is zero"):
+        model.fixed_effects()
+    assert "x" in str(model.summary())
+
+
+def test_too_many_effects_for_the_bootstrap(data, monkeypatch):
+    from sklearn_mackay import _bootstrap
+
+    monkeypatch.setattr(_bootstrap, "LARGEST_GRAM", 5)
+    model = MacKayMixedRegressor(groups="a").fit(data.frame[["x", "a"]], data.y)
+    with pytest.raises(ValueError, match="takes up to"):
+        model.confint("a", method="bootstrap")
+
+
+def test_a_penalty_has_no_model_to_draw_from(data):
+    model = MacKayMixedRegressor(groups="a", alpha=1.0).fit(data.frame[["x", "a"]], data.y)
+    with pytest.raises(ValueError, match="a penalty has no model"):
+        model.confint("a", method="bootstrap")
