@@ -15,6 +15,7 @@ from ._crossproducts import CrossProducts, build_crossproducts
 from ._empirical_bayes import Fit, Iteration, estimate_variances
 from ._fitted import FittedModel
 from ._fixed_part import FixedPart, build_fixed_part
+from ._machine import one_blas_thread
 from ._solution import Engine, Variances, n_units, null_directions
 from ._variances import Freedom, StandardErrors, gradient_noise, standard_errors
 
@@ -182,6 +183,32 @@ def fit_model(
     ValueError
         Where rows do not suffice to estimate variances, or the equations are singular.
     """
+    with one_blas_thread(n_entries=y.size + X.shape[0] * X.shape[1]):
+        fixed, crossproducts, y_scale, unit, explained = _build(X, y, weights, components, options)
+    return [
+        _fit_output(
+            crossproducts.for_output(j),
+            fixed.for_output(j),
+            components,
+            options,
+            prepare,
+            report,
+            y_scale=float(y_scale[j]),
+            unit=unit,
+            explained=bool(explained[j]),
+        )
+        for j in range(y.shape[1])
+    ]
+
+
+def _build(
+    X: Any,
+    y: Array,
+    weights: Array,
+    components: Sequence[AnyComponent],
+    options: Options,
+) -> tuple[FixedPart, CrossProducts, Array, float, NDArray[np.bool_]]:
+    """Fixed part, Gram blocks, units of y and of weights, and which y the fixed part explains."""
     spread = _spread(y, weights)
     size = np.max(np.abs(y), axis=0)
     # Precision weights have a unit, which the residual variance takes on; in it they average 1.
@@ -204,21 +231,7 @@ def fit_model(
         n=float(np.sum(weights)) if options.frequency else float(len(y)),
         sum_log_weights=0.0 if options.frequency else float(np.sum(np.log(weights))),
     )
-    fixed = fixed.without_rows()
-    return [
-        _fit_output(
-            crossproducts.for_output(j),
-            fixed.for_output(j),
-            components,
-            options,
-            prepare,
-            report,
-            y_scale=float(y_scale[j]),
-            unit=unit,
-            explained=bool(explained[j]),
-        )
-        for j in range(y.shape[1])
-    ]
+    return fixed.without_rows(), crossproducts, y_scale, unit, explained
 
 
 def _fit_output(

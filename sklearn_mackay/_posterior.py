@@ -24,6 +24,7 @@ from scipy import linalg, sparse
 
 from ._crossproducts import CrossProducts, TermGram
 from ._design import BLOCK_ENTRIES, row_blocks, to_dense
+from ._machine import require_memory
 from ._solution import Variances
 from ._variances import matrix_root
 from .kernels.layout import choose_layout, oriented
@@ -172,6 +173,8 @@ def factorise(crossproducts: CrossProducts, variances: Variances) -> Posterior:
 
     Raises
     ------
+    MemoryError
+        Where the machine has no room for the dense corner.
     numpy.linalg.LinAlgError
         Where the fixed columns are collinear.
 
@@ -181,6 +184,11 @@ def factorise(crossproducts: CrossProducts, variances: Variances) -> Posterior:
     Biometrics 31(2).
     """
     layout = choose_layout(crossproducts)
+    corner = sum(crossproducts.terms[k].n_effects for k in layout.rest)
+    require_memory(
+        corner + len(crossproducts.penalty),
+        "There is no standard deviation for so many effects that are crossed.",
+    )
     order = layout.chain + layout.rest
     terms = [crossproducts.terms[k] for k in order]
     T = [matrix_root(variances.Sigma[k] / variances.sigma2) for k in order]

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from reference import random_problem
 from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_mackay import MacKayMixedRegressor
+from sklearn_mackay import MacKayMixedRegressor, _machine
 from sklearn_mackay._solution import Variances
 from sklearn_mackay.kernels import engine, exact, iterative, krylov
 from sklearn_mackay.kernels.layout import choose_layout
@@ -360,8 +360,8 @@ def test_nothing_is_iterated_where_factors_are_nested(rng):
 
 def test_an_exact_problem_beyond_the_memory_is_refused(rng, monkeypatch):
     X, y = crossed(rng, 2_000, n_levels=(80, 50))
-    monkeypatch.setattr(engine, "_physical_memory", lambda: 1e4)
-    with pytest.raises(MemoryError, match="dense matrix of order 54 here.*solver='iterative'"):
+    monkeypatch.setattr(_machine, "physical_memory", lambda: 1e4)
+    with pytest.raises(MemoryError, match="dense matrix of order 54, .*solver='iterative'"):
         fitted(X, y, solver="exact")
 
 

@@ -615,6 +615,13 @@ def test_pickle_does_not_grow_with_the_rows(rng, store_covariance):
     assert sizes[0] < 10_000
 
 
+def test_pickle_of_a_million_rows_is_small(rng):
+    group = rng.integers(1_000, size=1_000_000)
+    y = rng.normal(size=1_000)[group] + rng.normal(size=len(group))
+    model = MacKayMixedRegressor(groups=[0], store_covariance=False).fit(group[:, None], y)
+    assert len(pickle.dumps(model)) < 100_000
+
+
 def test_pickle_leaves_out_the_factorised_covariance(data):
     X, y = data
     model = crossed_model().fit(X, y)

@@ -11,7 +11,7 @@ from scipy import sparse, stats
 from sklearn.linear_model import BayesianRidge
 from test_estimator import Data
 
-from sklearn_mackay import MacKayMixedRegressor
+from sklearn_mackay import MacKayMixedRegressor, _machine
 from sklearn_mackay._solution import Variances
 
 RTOL = 1e-8  # the dense twin inverts V, which loses some digits
@@ -276,6 +276,13 @@ def test_iterative_fit_keeps_the_covariance_when_asked(data):
     iterative = MacKayMixedRegressor(**held).fit(data.frame, data.y)
     std = iterative.predict(data.frame, return_std=True)[1]
     assert_allclose(std, exact.predict(data.frame, return_std=True)[1], rtol=RTOL)
+
+
+def test_a_covariance_beyond_the_memory_is_refused(data, monkeypatch):
+    model = MacKayMixedRegressor(**PARAMETERS).fit(data.frame, data.y)
+    monkeypatch.setattr(_machine, "physical_memory", lambda: 1e3)
+    with pytest.raises(MemoryError, match="no standard deviation for so many effects"):
+        model.predict(data.frame, return_std=True)
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, -1, "95"])

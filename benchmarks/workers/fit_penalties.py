@@ -30,7 +30,7 @@ def three_penalties() -> GridSearchCV:
     names = [name for name, *_ in columns.transformers]
     weights = [dict(zip(names, w, strict=True)) for w in product(WEIGHTS, repeat=len(names))]
     grid = {"columntransformer__transformer_weights": weights}
-    return GridSearchCV(make_pipeline(columns, Ridge()), grid, cv=3)
+    return GridSearchCV(make_pipeline(columns, Ridge()), grid)
 
 
 def ridge_cv() -> Any:
@@ -88,7 +88,7 @@ PROGRAMS: dict[str, tuple[str, Callable[[], Any]]] = {
     "sklearn_mackay": ("sklearn_mackay", ours),
     "one penalty, grid": (
         "scikit-learn",
-        lambda: GridSearchCV(make_pipeline(one_hot(), Ridge()), {"ridge__alpha": GRID}, cv=3),
+        lambda: GridSearchCV(make_pipeline(one_hot(), Ridge()), {"ridge__alpha": GRID}),
     ),
     "three penalties, grid": ("scikit-learn", three_penalties),
     "target encoding": (

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import numpy as np
 
 from .._crossproducts import CrossProducts
+from .._machine import require_memory
 from .._solution import Engine, PenalizedSolution, Variances
 from . import dense
 from .layout import choose_layout
 
 DENSE_ORDER = 64  # unknowns of a dense matrix that BLAS does not split between threads
 EXACT_FLOPS = 3e10  # of a factorisation, about two seconds on two cores
-DENSE_COPIES = 4  # matrices of the corner's size that the exact engine holds at once
 
 
 def prepare_engine(
@@ -94,12 +93,7 @@ def exact_solver(
     """
     layout = choose_layout(crossproducts)
     order = _corner_order(crossproducts, layout.rest)
-    needed = 8.0 * DENSE_COPIES * float(order) ** 2
-    if needed > _physical_memory():
-        raise MemoryError(
-            f"solver='exact' factorises a dense matrix of order {order:,} here, which takes about "
-            f"{needed / 2**30:,.0f} GiB. Use solver='iterative' or 'auto'."
-        )
+    require_memory(order, "Use solver='iterative' or 'auto'.")
     if _corner_order(crossproducts, layout.chain + layout.rest) <= DENSE_ORDER:
         return dense.prepare(crossproducts, reml=reml)
     from .exact import prepare
@@ -110,10 +104,3 @@ def exact_solver(
 def _corner_order(crossproducts: CrossProducts, corner: tuple[int, ...]) -> int:
     terms = (crossproducts.terms[k] for k in corner)
     return len(crossproducts.fixed) + sum(term.n_effects for term in terms)
-
-
-def _physical_memory() -> float:
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):  # not told on this system
-        return np.inf

@@ -4,7 +4,7 @@
 #   Rscript tests/reference/inference_fits.R --cake > tests/data/cake.csv
 #
 # The first form is tests/data/inference.json and reads tests/data/*.csv; --small-only leaves out
-# insteval, which takes minutes. Needs the packages lme4, lmerTest, pbkrtest and jsonlite.
+# insteval, the one that is large. Needs the packages lme4, lmerTest, pbkrtest and jsonlite.
 
 suppressPackageStartupMessages({
   library(lme4)
