@@ -95,7 +95,7 @@ def _many_levels(fast: bool) -> pd.DataFrame:
 
 def _crossed(n_users: int, n_items: int, n: int) -> Callable[[bool], pd.DataFrame]:
     def load(fast: bool) -> pd.DataFrame:
-        scale = max(50, n // 400_000) if fast else 1
+        scale = max(50, n // 100_000) if fast else 1
         users, items, rows = n_users // scale, n_items // scale, n // scale
         rng = np.random.default_rng(0)
         user = _popular(rng, users, 0.7, rows)

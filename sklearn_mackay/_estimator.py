@@ -664,7 +664,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _hold_out(self, X: Any, y: Any, sample_weight: Any, groups: Any, left_out: Any) -> HeldOut:
         """Refit at the fitted variances, then leave out rows, levels of a factor, or folds."""
-        self._only_model()
+        self._require_one_output()
+        self._require_errors()
         factor = left_out if isinstance(left_out, str) else None
         if factor is not None:
             self._chosen_factors([factor])
@@ -674,6 +675,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             effects="conditional",
             solver="exact",
             store_covariance=True,
+            verbose=0,
         )
         twin.fit(X, y, sample_weight=sample_weight, groups=groups)
         new = twin._read_rows(X, groups, None)
@@ -899,11 +901,9 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             Prints as text, and is shown as HTML by notebooks. Degrees of freedom and shares of
             variance are left out where the fit kept no covariance.
         """
-        check_is_fitted(self)
-        if self._has_outputs:
-            raise ValueError("A fit of several outputs has no summary: fit one at a time.")
-        is_known = self._models is not None and self._models[0].certainty == 1.0
-        can_test = is_known and self.method != "quick" and self.variance_components_[RESIDUAL] > 0
+        self._require_one_output()
+        is_known = self._models is not None and self._residual > 0.0
+        can_test = is_known and self.method != "quick"
         return summarise(
             self,
             coefficient_names={f.name: f.coefficient_names for f in self._roles.factors},
@@ -921,11 +921,20 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return tests if self.fit_intercept else tests.without_intercept()
 
     def _only_model(self) -> FittedModel:
-        check_is_fitted(self)
-        if self._has_outputs:
-            raise ValueError("This needs a fit of one output: y has two dimensions.")
+        self._require_one_output()
         (model,) = self._kept_models()
         return model
+
+    def _require_one_output(self) -> None:
+        check_is_fitted(self)
+        if self._has_outputs:
+            raise ValueError("This needs a fit of one output, with y of shape (n_samples,).")
+
+    def _require_errors(self) -> None:
+        if not self._residual > 0.0:
+            raise ValueError(
+                "The residual variance is zero or not determined: nothing is known about errors."
+            )
 
     def _at_optimum(self) -> tuple[FittedModel, Any, Any]:
         """The kept model, and its exact engine for any Gram blocks and for its own."""
@@ -934,10 +943,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         model = self._only_model()
         if self.method == "quick":
             raise ValueError("method='quick' is no optimum of a likelihood: use method='reml'.")
-        if model.certainty != 1.0 or self.variance_components_[RESIDUAL] == 0.0:
-            raise ValueError(
-                "The residual variance is zero or not determined: nothing is known about errors."
-            )
+        self._require_errors()
         prepare = partial(exact_solver, reml=self.method != "ml")
         return model, prepare, prepare(model.crossproducts)
 

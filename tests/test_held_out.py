@@ -179,6 +179,21 @@ def test_the_fit_is_left_as_it_is(data):
     assert all(vars(model)[name] is value for name, value in before.items())
 
 
+def test_no_covariance_need_be_kept(data):
+    model = MacKayMixedRegressor(**CROSSED).fit(data.frame, data.y)
+    expected = model.loo_predict(data.frame, data.y)
+    model.set_params(store_covariance=False).fit(data.frame, data.y)
+    assert_array_equal(model.loo_predict(data.frame, data.y).std, expected.std)
+
+
+@pytest.mark.filterwarnings("ignore:The model fits y exactly")
+def test_an_exact_fit_has_no_errors_to_speak_of(data):
+    frame, y = data.frame[["x", "b"]], 2 * data.frame["x"]
+    model = MacKayMixedRegressor(groups="b").fit(frame, y)
+    with pytest.raises(ValueError, match="residual variance is zero"):
+        model.loo_predict(frame, y)
+
+
 def test_folds_must_be_a_partition(data):
     model = MacKayMixedRegressor(**CROSSED).fit(data.frame, data.y)
     with pytest.raises(ValueError, match="every row exactly once"):
