@@ -453,6 +453,17 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         ------
         ValueError
             For a level outside (0, 1); where the fit kept no covariance.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> model.predict_interval(X[:1]).round(1)
+        array([[228.3, 356.1]])
+        >>> model.predict_interval(X[:1].assign(Subject="new")).round(1)
+        array([[154.7, 348.1]])
         """
         if kind not in ("prediction", "confidence"):
             raise ValueError(f"`kind` must be 'prediction' or 'confidence', got {kind!r}.")
@@ -476,6 +487,15 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         -------
         dict of str to ndarray of shape (n_samples,) or (n_samples, n_outputs)
             "fixed", which holds the intercept, and one entry for each feature block and factor.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> {name: part.round(2).tolist() for name, part in model.predict_components(X[:2]).items()}
+        {'fixed': [251.41, 261.87], 'Subject': [40.78, 40.78]}
         """
         return self._parts(self._read_rows(X, groups, "conditional"))
 
@@ -505,6 +525,15 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         ------
         ValueError
             Where the fit kept no covariance.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> model.sample_y(X, 100).shape
+        (180, 100)
         """
         generator = check_random_state(random_state)
         rows = self._read_rows(X, groups, "conditional")
@@ -605,6 +634,18 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         HeldOut
             `mean`, `std` and `log_density`, one entry for each row; NaN for a row that alone
             determines an effect.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> float(model.loo_predict(X, y).log_density.sum().round(1))
+        -883.0
+        >>> slopes = MacKayMixedRegressor(groups="Subject", random_slopes={"Subject": ["Days"]})
+        >>> float(slopes.fit(X, y).loo_predict(X, y).log_density.sum().round(1))
+        -856.4
         """
         return self._hold_out(X, y, sample_weight, groups, None)
 
@@ -625,6 +666,15 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Returns
         -------
         HeldOut
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> float(model.logo_predict(X, y, "Subject").log_density.sum().round(1))
+        -958.1
         """
         return self._hold_out(X, y, sample_weight, groups, factor)
 
@@ -714,6 +764,16 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         ------
         ValueError
             Where the fit kept no covariance, has several outputs, or is no optimum of a likelihood.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> tests = model.fixed_effects()
+        >>> tests.names, tests.df.round(1)
+        (('intercept', 'Days'), array([ 22.8, 161. ]))
         """
         model, _, solve = self._at_optimum()
         names = self._fixed_names
@@ -772,6 +832,17 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         ----------
         Bates, Maechler, Bolker, Walker (2015), "Fitting linear mixed-effects models using lme4",
         section 5.1.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> for name, (lower, upper) in model.confint().items():
+        ...     print(f"{name}: {lower:.2f} to {upper:.2f}")
+        sd(Subject: intercept): 26.62 to 55.19
+        sd(residual): 27.89 to 34.71
         """
         normal_quantile(level)
         model, prepare, solve = self._at_optimum()
@@ -826,6 +897,16 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Returns
         -------
         Profile
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> profile = model.profile("sd(residual)", 5)
+        >>> profile.values.round(1), profile.zeta.round(1)
+        (array([27. , 29.3, 31. , 31.5, 33.8, 36. ]), array([-2.6, -1. ,  0. ,  0.3,  1.5,  2.6]))
         """
         model, prepare, _ = self._at_optimum()
         known: dict[str, Parameter | int] = {p.name: p for p in variance_parameters(model)}
@@ -854,6 +935,17 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         ValueError
             For fits by different criteria or to different data, for REML fits with different
             fixed parts, whose likelihoods are not comparable, and for equal numbers of parameters.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> slopes = MacKayMixedRegressor(groups="Subject", random_slopes={"Subject": ["Days"]})
+        >>> ratio = slopes.fit(X, y).compare(model)
+        >>> round(ratio.statistic, 2), ratio.df, f"{ratio.p_value:.1e}"
+        (42.84, 2, '5.0e-10')
         """
         check_is_fitted(self)
         check_is_fitted(other)
@@ -889,6 +981,16 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Returns
         -------
         VarianceShares
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> shares = model.explained_variance()
+        >>> round(shares.r2_marginal, 3), round(shares.r2_conditional, 3)
+        (0.279, 0.704)
         """
         return variance_shares(self._only_model(), has_intercept=self.fit_intercept)
 
@@ -900,6 +1002,15 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Summary
             Prints as text, and is shown as HTML by notebooks. Degrees of freedom and shares of
             variance are left out where the fit kept no covariance.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> print(model.summary().to_text().splitlines()[2])
+        REML criterion: 1786.5   AIC: 1794.5   BIC: 1807.2
         """
         self._require_one_output()
         is_known = self._models is not None and self._residual > 0.0
