@@ -33,6 +33,7 @@ Prepare = Callable[[CrossProducts], Solve]
 COMPLEX_STEP = 1e-30  # of a derivative without cancellation
 DIFFERENCE = 1e-4  # step of a difference of gradients, in units of the coordinate
 FLAT = 1e-8  # eigenvalue of the scaled Hessian relative to the largest that tells nothing
+LEAST_SPREAD = 1e-6  # variance of a scaled coordinate, where the curvature says that it has none
 GRADIENT_TOLERANCE = 1e-6  # of the scaled gradient: the deviance is then good to its square
 BOUNDARY = 1e-6  # of a coordinate's size: nearer to zero it is on the boundary
 ROOT_TOLERANCE = 1e-8  # of a bound, relative to the width of the search
@@ -281,32 +282,29 @@ def curvature(model: FittedModel, solve: Solve, coordinates: Coordinates) -> Cur
     Curvature
     """
     estimate = coordinates.at(model.variances)
-    m = len(estimate)
-    scale = _scale(coordinates, estimate)
-    slopes = np.zeros((m, *model.fixed.covariance(_beta_cov(model, solve(model.variances))).shape))
-    H = np.zeros((m, m))
+    m, scale = len(estimate), _scale(coordinates, estimate)
+    beta_cov = _fixed_cov(model, solve(model.variances))
+    slopes, H = np.zeros((m, *beta_cov.shape)), np.zeros((m, m))
     for j in range(m):
-        ends = []
-        for sign in (1.0, -1.0):
-            phi = estimate.copy()
-            phi[j] += sign * DIFFERENCE * scale[j]
-            solution = solve(coordinates.variances(phi))
-            cov = model.fixed.covariance(_beta_cov(model, solution))
-            ends.append((coordinates.gradient(phi, solution), cov))
-        step = 2 * DIFFERENCE * scale[j]
-        H[j] = (ends[0][0] - ends[1][0]) / step
-        slopes[j] = (ends[0][1] - ends[1][1]) / step
-    H = 0.5 * (H + H.T)
-    scaled = H * np.outer(scale, scale)
-    values, vectors = np.linalg.eigh(scaled)
-    kept = values > FLAT * max(float(values[-1]), 0.0) if m else np.zeros(0, dtype=bool)
+        step = DIFFERENCE * scale[j] * np.eye(m)[j]
+        ends = [
+            (phi, solve(coordinates.variances(phi))) for phi in (estimate + step, estimate - step)
+        ]
+        (above, cov_above), (below, cov_below) = (
+            (coordinates.gradient(phi, solution), _fixed_cov(model, solution))
+            for phi, solution in ends
+        )
+        H[j] = (above - below) / (2 * step[j])
+        slopes[j] = (cov_above - cov_below) / (2 * step[j])
+    values, vectors = np.linalg.eigh(0.5 * (H + H.T) * np.outer(scale, scale))
+    kept = values > FLAT * np.max(values, initial=0.0)
     inverse = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
-    beta_cov = model.fixed.covariance(_beta_cov(model, solve(model.variances)))
     return Curvature(estimate, 2.0 * inverse * np.outer(scale, scale), beta_cov, slopes)
 
 
-def _beta_cov(model: FittedModel, solution: PenalizedSolution) -> Array:
-    return solution.beta_cov * model.y_scale**2
+def _fixed_cov(model: FittedModel, solution: PenalizedSolution) -> Array:
+    """Covariance (1 + p, 1 + p) of intercept and coefficients in the user's units."""
+    return model.fixed.covariance(solution.beta_cov * model.y_scale**2)
 
 
 def _scale(coordinates: Coordinates, phi: Array) -> Array:
@@ -598,7 +596,8 @@ def variance_zeta(model: FittedModel, solve: Solve, parameter: Parameter) -> Zet
     others = np.delete(np.arange(len(curve.estimate)), j)
     scale = _scale(coordinates, curve.estimate)[others]
     spread = curve.covariance[np.ix_(others, others)] / np.outer(scale, scale)
-    values, vectors = np.linalg.eigh(spread + np.diag(1e-6 * np.diag(spread) + 1e-6))
+    # What has no curvature at a boundary must be able to move as well.
+    values, vectors = np.linalg.eigh(spread + np.diag(LEAST_SPREAD * (np.diag(spread) + 1.0)))
     to_others = scale[:, None] * (vectors * np.sqrt(values))
     least = _deviance(model, solve(model.variances))
     starts: list[Array] = [np.zeros(len(others))]
