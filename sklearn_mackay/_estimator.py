@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from numbers import Integral, Real
@@ -179,7 +179,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Their standard errors; NaN for a column dropped as a combination of others. Those that
         depend on a feature block need `store_covariance`, and are NaN without.
     vcov_ : ndarray of shape (1 + n_fixed, 1 + n_fixed)
-        Covariance of the intercept and of the fixed coefficients that are in no feature block.
+        Covariance of the intercept and of the fixed coefficients that are in no feature block;
+        beside dense blocks the intercept's is that at the blocks' means.
     variance_components_ : dict of str to float or ndarray of shape (s, s)
         Variance of each factor's effects, a covariance matrix with slopes (intercept first, then
         slopes as given); of each feature block's coefficients; and "residual".
@@ -497,7 +498,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         >>> {name: part.round(2).tolist() for name, part in model.predict_components(X[:2]).items()}
         {'fixed': [251.41, 261.87], 'Subject': [40.78, 40.78]}
         """
-        return self._parts(self._read_rows(X, groups, "conditional"))
+        return self._parts(self._read_rows(X, groups, None))
 
     def sample_y(
         self, X: Any, n_samples: int = 1, random_state: Any = 0, *, groups: Any = None
@@ -506,7 +507,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
         A draw holds one value for each coefficient and each level, also for a level that was not
         seen in `fit`, so that the rows of a level vary together; a missing label is a level of its
-        own. The variances are taken as known.
+        own, and so is each row's of a factor that `effects` leaves out. The variances are taken as
+        known.
 
         Parameters
         ----------
@@ -536,8 +538,10 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         (180, 100)
         """
         generator = check_random_state(random_state)
-        rows = self._read_rows(X, groups, "conditional")
-        factors = {
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"`n_samples` must be a positive integer, got {n_samples!r}.")
+        rows = self._read_rows(X, groups, None)
+        factors = self._all_factors(rows) | {
             name: LevelRows(number_unseen(codes, rows.labels[name]), columns)
             for name, (codes, columns) in rows.factors.items()
         }
@@ -573,9 +577,10 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             For an unknown factor; where the fit kept no covariance.
         """
         check_is_fitted(self)
-        (name,) = self._chosen_factors([factor])
+        self._require_factor(factor)
         covariances = [
-            model.effects_covariance(name, given_fixed=given_fixed) for model in self._kept_models()
+            model.effects_covariance(factor, given_fixed=given_fixed)
+            for model in self._kept_models()
         ]
         return np.array(covariances) if self._has_outputs else covariances[0]
 
@@ -647,7 +652,9 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         >>> float(slopes.fit(X, y).loo_predict(X, y).log_density.sum().round(1))
         -856.4
         """
-        return self._hold_out(X, y, sample_weight, groups, None)
+        return self._hold_out(
+            X, y, sample_weight, groups, lambda rows: np.arange(rows.table.n_rows)[:, np.newaxis]
+        )
 
     def logo_predict(
         self, X: Any, y: Any, factor: str, sample_weight: Any = None, groups: Any = None
@@ -676,7 +683,16 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         >>> float(model.logo_predict(X, y, "Subject").log_density.sum().round(1))
         -958.1
         """
-        return self._hold_out(X, y, sample_weight, groups, factor)
+        check_is_fitted(self)
+        self._require_factor(factor)
+
+        def levels(rows: NewRows) -> list[NDArray[np.intp]]:
+            codes = rows.factors[factor].codes
+            order = np.argsort(codes, kind="stable")
+            _, starts = np.unique(codes[order], return_index=True)
+            return np.split(order, starts[1:])
+
+        return self._hold_out(X, y, sample_weight, groups, levels)
 
     def cv_predict(
         self,
@@ -709,22 +725,33 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         ValueError
             Where the folds are no partition of the rows.
         """
-        folds = [test for _, test in check_cv(cv).split(X, y, split_groups)]
-        return self._hold_out(X, y, sample_weight, groups, folds)
+        folds = [np.asarray(test) for _, test in check_cv(cv).split(X, y, split_groups)]
+        rows = np.concatenate([np.zeros(0, dtype=np.intp), *folds])
+        if not np.array_equal(np.sort(rows), np.arange(len(y))):
+            raise ValueError("The folds of `cv` must hold every row exactly once.")
+        return self._hold_out(X, y, sample_weight, groups, lambda _: folds)
 
-    def _hold_out(self, X: Any, y: Any, sample_weight: Any, groups: Any, left_out: Any) -> HeldOut:
-        """Refit at the fitted variances, then leave out rows, levels of a factor, or folds."""
+    def _hold_out(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        groups: Any,
+        folds_of: Callable[[NewRows], Any],
+    ) -> HeldOut:
+        """Refit at the fitted variances, then leave out one fold of the rows after another."""
         self._require_one_output()
         self._require_errors()
-        factor = left_out if isinstance(left_out, str) else None
-        if factor is not None:
-            self._chosen_factors([factor])
+        if np.ndim(y) != 1:
+            raise ValueError(f"This needs y of shape (n_samples,), got {np.shape(y)}.")
         twin = clone(self).set_params(
             fixed_variances=self.variance_components_,
             initial_variances=None,
             effects="conditional",
+            unknown_groups="population",
             solver="exact",
             store_covariance=True,
+            copy_X=True,
             verbose=0,
         )
         twin.fit(X, y, sample_weight=sample_weight, groups=groups)
@@ -732,16 +759,6 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         n = new.table.n_rows
         target = read_target(twin, y, n)
         weights = read_weights(sample_weight, n)
-        if factor is not None:
-            order = np.argsort(new.factors[factor].codes, kind="stable")
-            _, starts = np.unique(new.factors[factor].codes[order], return_index=True)
-            folds = np.split(order, starts[1:])
-        elif left_out is None:
-            folds = np.split(np.arange(n), n)
-        else:
-            folds = left_out
-            if not np.array_equal(np.sort(np.concatenate(folds)), np.arange(n)):
-                raise ValueError("The folds of `cv` must hold every row exactly once.")
         (model,) = twin._kept_models()
         noise = np.full(n, twin._residual)
         if self.weight_type == "precision":
@@ -749,7 +766,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         residual = target - sum(twin._parts(new).values())
         fixed, blocks = twin._fixed_and_blocks(new)
         known = model.rows(fixed, new.factors, blocks)
-        return hold_out(model, known, target, residual, weights, noise, folds)
+        return hold_out(model, known, target, residual, weights, noise, folds_of(new))
 
     def fixed_effects(self) -> FixedEffects:
         """Test each fixed coefficient, with Satterthwaite's degrees of freedom.
@@ -776,10 +793,11 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         (('intercept', 'Days'), array([ 22.8, 161. ]))
         """
         model, _, solve = self._at_optimum()
-        names = self._fixed_names
         curve = curvature(model, solve, Coordinates(model))
-        tests = coefficient_tests(names, self._fixed_estimates(), curve)
-        return tests if self.fit_intercept else tests.without_intercept()
+        tests = coefficient_tests(self._fixed_names, self._fixed_estimates(), curve)
+        if not self.fit_intercept:
+            return tests.without_intercept()
+        return tests.with_intercept_std(self.intercept_std_) if self._roles.blocks else tests
 
     def confint(
         self,
@@ -799,12 +817,14 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         parameter : str or list of str, default=None
             A factor or feature block, for its standard deviations and correlations, a single one
             such as "sd(subject: days)" or "cor(subject: intercept, days)", "sd(residual)", or a
-            coefficient: "intercept" or a fixed feature. None: all that the method is able to give.
+            coefficient: "intercept" (without feature blocks) or a fixed feature. None: all that
+            the method is able to give.
         method : {"profile", "wald", "bootstrap"}, default="profile"
             "profile" cuts where the fit's own criterion has risen enough with everything else
-            re-estimated; coefficients need a fit by ML. "wald" takes the curvature at the optimum,
-            of the logarithm of a standard deviation and of Fisher's z of a correlation, NaN at a
-            boundary; coefficients get a t interval with Satterthwaite's degrees of freedom.
+            re-estimated; coefficients need a fit by ML with alpha=0.0. "wald" takes the curvature
+            at the optimum, of the logarithm of a standard deviation and of Fisher's z of a
+            correlation, NaN near a boundary; coefficients get a t interval with Satterthwaite's
+            degrees of freedom.
             "bootstrap" refits data drawn from the fitted model, for quantiles.
         level : float, default=0.95
             Probability.
@@ -845,21 +865,12 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         sd(residual): 27.89 to 34.71
         """
         normal_quantile(level)
+        if not isinstance(n_resamples, Integral) or n_resamples < 2:
+            raise ValueError(f"`n_resamples` must be an integer above 1, got {n_resamples!r}.")
         model, prepare, solve = self._at_optimum()
-        known: dict[str, Parameter | int] = {p.name: p for p in variance_parameters(model)}
-        names = self._fixed_names
-        by_profile = model.method == "ml" and not np.any(model.crossproducts.penalty > 0)
-        coefficients = {names[i]: i for i in range(not self.fit_intercept, len(names))}
-        if method == "profile" and not by_profile:
-            wanted = [parameter] if isinstance(parameter, str) else parameter or []
-            for name in set(wanted) & coefficients.keys():
-                raise ValueError(
-                    f"The profile of coefficient {name!r} needs a fit by method='ml' without "
-                    "`alpha`: REML criteria with different fixed parts are not comparable. Use "
-                    "confint(method='wald')."
-                )
-            coefficients = {}
-        chosen = choose_parameters(parameter, {**known, **coefficients})
+        if method not in ("profile", "wald", "bootstrap"):
+            raise ValueError(f"`method` must be 'profile', 'wald' or 'bootstrap', got {method!r}.")
+        chosen = self._choose(parameter, model, method)
         if method == "bootstrap":
             refits = bootstrap(
                 model,
@@ -878,11 +889,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 else self._t_interval(p, level)
                 for name, p in chosen.items()
             }
-        if method == "profile":
-            return {
-                name: self._zeta(p, model, prepare).interval(level) for name, p in chosen.items()
-            }
-        raise ValueError(f"`method` must be 'profile', 'wald' or 'bootstrap', got {method!r}.")
+        return {name: self._zeta(p, model, prepare).interval(level) for name, p in chosen.items()}
 
     def profile(self, parameter: str, n_points: int = 31) -> Profile:
         """Profile the criterion in one parameter, everything else re-estimated.
@@ -909,10 +916,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         (array([27. , 29.3, 31. , 31.5, 33.8, 36. ]), array([-2.6, -1. ,  0. ,  0.3,  1.5,  2.6]))
         """
         model, prepare, _ = self._at_optimum()
-        known: dict[str, Parameter | int] = {p.name: p for p in variance_parameters(model)}
-        if model.method == "ml":
-            known |= {name: i for i, name in enumerate(self._fixed_names)}
-        chosen = choose_parameters(parameter, known)
+        chosen = self._choose(parameter, model, "profile")
         if len(chosen) > 1:
             raise ValueError(f"{parameter!r} has several parameters: {', '.join(chosen)}.")
         ((name, one),) = chosen.items()
@@ -948,6 +952,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         (42.84, 2, '5.0e-10')
         """
         check_is_fitted(self)
+        if not isinstance(other, MacKayMixedRegressor):
+            raise TypeError(f"`other` must be a MacKayMixedRegressor, got {type(other).__name__}.")
         check_is_fitted(other)
         if self._has_outputs or other._has_outputs:
             raise ValueError("Fits of several outputs cannot be compared: fit one at a time.")
@@ -959,7 +965,10 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             )
         if not np.allclose(self._response, other._response, rtol=1e-9, atol=0):
             raise ValueError("The fits saw different data: their likelihoods are not comparable.")
-        fixed = [(set(m._fixed_names), m.fit_intercept, m.alpha) for m in (self, other)]
+        penalties = [0.0 if model.alpha == "auto" else model.alpha for model in (self, other)]
+        if penalties[0] != penalties[1] or self.weight_type != other.weight_type:
+            raise ValueError("Fits with different `alpha` or `weight_type` cannot be compared.")
+        fixed = [(set(model._fixed_names), model.fit_intercept) for model in (self, other)]
         if criteria[0] == "reml" and fixed[0] != fixed[1]:
             raise ValueError(
                 "REML fits with different fixed parts cannot be compared. Fit both with "
@@ -1031,6 +1040,12 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         tests = FixedEffects(self._fixed_names, estimate, std, unknown, unknown, unknown)
         return tests if self.fit_intercept else tests.without_intercept()
 
+    def _require_factor(self, factor: Any) -> None:
+        if not isinstance(factor, str) or factor not in self.groups_:
+            raise ValueError(
+                f"{factor!r} is no grouping factor: {', '.join(map(repr, self.groups_))}."
+            )
+
     def _only_model(self) -> FittedModel:
         self._require_one_output()
         (model,) = self._kept_models()
@@ -1057,6 +1072,29 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self._require_errors()
         prepare = partial(exact_solver, reml=self.method != "ml")
         return model, prepare, prepare(model.crossproducts)
+
+    def _choose(self, wanted: Any, model: FittedModel, method: str) -> dict[str, Parameter | int]:
+        """Parameters that an interval is wanted of, by name; coefficients by their position."""
+        known: dict[str, Parameter | int] = {p.name: p for p in variance_parameters(model)}
+        coefficients = {name: i for i, name in enumerate(self._fixed_names)}
+        without = {}
+        if not self.fit_intercept:
+            del coefficients["intercept"]
+        elif self._roles.blocks:
+            without["intercept"] = "depends on the feature blocks': see `intercept_std_`"
+        for name, i in coefficients.items():
+            if not self.vcov_[i, i] > 0:
+                without[name] = "was dropped as a combination of others"
+            elif method == "profile" and (self.method != "ml" or self.alpha not in (0.0, "auto")):
+                without[name] = (
+                    "has no profile here: fixed parts are compared by method='ml' with alpha=0.0; "
+                    "use confint(method='wald')"
+                )
+        for name in [wanted] if isinstance(wanted, str) else wanted if wanted is not None else []:
+            if name in without:
+                raise ValueError(f"Coefficient {name!r} {without[name]}.")
+        known |= {name: i for name, i in coefficients.items() if name not in without}
+        return choose_parameters(wanted, known)
 
     def _fixed_estimates(self) -> Array:
         """Intercept and coefficients of the fixed part."""
@@ -1390,7 +1428,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return (
             f"{what} needs the covariance of the effects, which the fit did not keep "
             f"(store_covariance={self.store_covariance!r}, solver_={self.solver_!r}). Fit with "
-            "store_covariance=True; feature blocks of more than 3,000 rows and columns have none."
+            "store_covariance=True, which is no help with blocks of over 3,000 rows and columns."
         )
 
     def _read_rows(self, X: Any, groups: Any, effects: Any) -> NewRows:
@@ -1433,15 +1471,18 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         }
         return np.column_stack([np.ones(len(fixed)), fixed]), blocks
 
+    def _all_factors(self, rows: NewRows) -> dict[str, LevelRows]:
+        """Levels of every factor; of those left out each row has an unknown one of its own."""
+        unknown = -1 - np.arange(rows.table.n_rows)
+        return {
+            factor.name: rows.factors.get(factor.name)
+            or LevelRows(unknown, _level_columns(rows.table, factor))
+            for factor in self._roles.factors
+        }
+
     def _mean_variance(self, rows: NewRows, *, everything: bool) -> Array:
         """Variance of the error of the mean, with factors left out as unknown or not at all."""
-        factors = dict(rows.factors)
-        if everything:
-            unknown = np.full(rows.table.n_rows, -1)
-            for factor in self._roles.factors:
-                if factor.name not in factors:
-                    columns = _level_columns(rows.table, factor)
-                    factors[factor.name] = LevelRows(unknown, columns)
+        factors = self._all_factors(rows) if everything else rows.factors
         fixed, blocks = self._fixed_and_blocks(rows)
         variances = [
             model.variance(model.rows(fixed, factors, blocks)) for model in self._kept_models()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations_with_replacement
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -188,6 +187,10 @@ class FittedModel:
                 draws += np.einsum("an,nas->ns", root @ columns, z[unknown])
         return np.asarray(draws * self.y_scale)
 
+    def _place(self, name: str) -> int:
+        """Position of a component's term."""
+        return [component.name for component in self.active].index(name)
+
     def effects_covariance(self, name: str, *, given_fixed: bool) -> Array:
         """Covariance (L, s, s) of the error of a factor's effects, level by level.
 
@@ -204,20 +207,13 @@ class FittedModel:
         """
         component = next(c for c in self.components if c.name == name)
         assert isinstance(component, Component)
-        L, s = component.n_levels, len(component.coefficients)
-        # Variances of coefficients and of sums of two tell the covariances.
-        pairs = list(combinations_with_replacement(range(s), 2))
-        sums = np.array([np.eye(s)[list({a, b})].sum(axis=0) for a, b in pairs])
-        codes = np.repeat(np.arange(L), len(pairs))
-        no_fixed = np.zeros((len(codes), len(self.fixed.to_coefficients)))
-        model = self.without_fixed() if given_fixed else self
-        rows = model.rows(no_fixed, {name: LevelRows(codes, np.tile(sums.T, L))}, {})
-        variance = dict(zip(pairs, model.variance(rows).reshape(L, -1).T, strict=True))
-        covariance = np.zeros((L, s, s))
-        for a, b in pairs:
-            half_sum = 0.5 * (variance[a, a] + variance[b, b])
-            entry = variance[a, a] if a == b else 0.5 * variance[a, b] - half_sum
-            covariance[:, a, b] = covariance[:, b, a] = entry
+        L, kept = component.n_levels, np.ix_(component.identified, component.identified)
+        covariance = np.zeros((L, *(2 * [len(component.coefficients)])))
+        if component.term is not None:
+            model = self.without_fixed() if given_fixed else self
+            transform = self.y_scale * component.term.transform
+            own = self.certainty * model.posterior.level_covariances(self._place(name))
+            covariance[:, kept[0], kept[1]] = transform @ own @ transform.T
         return covariance
 
     def without_fixed(self) -> FittedModel:
@@ -231,10 +227,12 @@ class FittedModel:
         assert isinstance(component, BlockComponent)
         if component.term is None:
             return np.zeros(component.n_columns)
-        p = component.n_columns
-        no_fixed = np.zeros((p, len(self.fixed.to_coefficients)))
-        columns = np.eye(p) + component.term.center
-        return np.sqrt(self.variance(self.rows(no_fixed, {}, {name: columns})))
+        k = self._place(name)
+        loadings, unit = self.loadings[name], 1.0 / component.term.scale
+        known = self.certainty * self.posterior.variance_of_term(k, loadings)
+        beyond = unit**2 - np.sum(loadings**2, axis=1)
+        prior = self.variances.Sigma[k][0, 0] * np.maximum(beyond, 0.0)
+        return np.asarray(np.sqrt(known + prior) * self.y_scale)
 
 
 def _factor_rows(

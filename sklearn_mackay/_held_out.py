@@ -82,6 +82,7 @@ def hold_out(
     scale = model.certainty * model.y_scale**2
     omega = weights / model.sigma2
     left, variance = residual.copy(), np.empty(len(y))
+    folds = [fold for fold in folds if len(fold)]
     if all(len(fold) == 1 for fold in folds):
         at = np.concatenate(folds)
         v = scale * model.posterior.variance(rows.known[at])

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import linalg, optimize
 from scipy.special import chdtrc, ndtri, stdtr, stdtrit
 
-from ._components import BlockComponent
+from ._components import AnyComponent, BlockComponent
 from ._criterion import deviance
 from ._crossproducts import CrossProducts
 from ._empirical_bayes import Fit, estimate_variances
@@ -33,9 +33,10 @@ Prepare = Callable[[CrossProducts], Solve]
 COMPLEX_STEP = 1e-30  # of a derivative without cancellation
 DIFFERENCE = 1e-4  # step of a difference of gradients, in units of the coordinate
 FLAT = 1e-8  # eigenvalue of the scaled Hessian relative to the largest that tells nothing
-LEAST_SPREAD = 1e-6  # variance of a scaled coordinate, where the curvature says that it has none
-GRADIENT_TOLERANCE = 1e-6  # of the scaled gradient: the deviance is then good to its square
-BOUNDARY = 1e-6  # of a coordinate's size: nearer to zero it is on the boundary
+TOO_FLAT = 1.0  # standard error of a log or of Fisher's z beyond which the curvature tells nothing
+LEAST_MOVE = 1e-2  # of a standard deviation of zero, relative to that of y
+OFF_ZERO = 0.1  # of its unit: where a standard deviation of zero starts to look for a better place
+SEARCH = {"ftol": 1e-15, "gtol": 1e-8, "maxiter": 1000}  # of the deviance, to its rounding
 ROOT_TOLERANCE = 1e-8  # of a bound, relative to the width of the search
 LONGEST_SEARCH = 60  # doublings of a step that looks for a bound
 PROFILE_ITERATIONS = 100
@@ -83,10 +84,11 @@ def variance_parameters(model: FittedModel) -> list[Parameter]:
 
 
 class _Place(NamedTuple):
-    """Where the coordinates of one term stand, and the order of its coefficients in them."""
+    """Coordinates of one term: order of the coefficients, way to internal ones, and positions."""
 
     term: int
     order: tuple[int, ...]
+    to_internal: Array
     sds: slice
     angles: slice
 
@@ -99,13 +101,14 @@ class Coordinates:
     ----------
     model : FittedModel
         The fit.
-    first : Parameter or None
-        A correlation whose coefficients come first in their term, so that one angle is its
-        arc cosine.
+    parameter : Parameter or None
+        One that is to be a coordinate: a standard deviation, or a correlation as its arc cosine.
+        Unless it is about a random intercept beside slopes, intercepts are those at the slopes'
+        mean; at zero, far from the data, an intercept and its slopes are hardly to be told apart.
     """
 
     model: FittedModel
-    first: Parameter | None = None
+    parameter: Parameter | None = None
 
     @cached_property
     def places(self) -> list[_Place]:
@@ -115,13 +118,19 @@ class Coordinates:
             if not self.model.freedom.terms[k]:
                 continue
             order = tuple(range(len(component.identified)))
-            if self.first is not None and self.first.component == component.name:
-                leading = [component.identified.index(a) for a in self.first.coefficients]
+            transform = self.model.y_scale * term_transform(component)
+            to_internal: Array = np.asarray(np.diag(1.0 / np.diag(transform)))
+            if self.parameter is not None and self.parameter.component == component.name:
+                leading = [component.identified.index(a) for a in self.parameter.coefficients]
                 order = (*leading, *(a for a in order if a not in leading))
+                rows = transform[leading] - np.diag(np.diag(transform))[leading]
+                if np.any(rows):
+                    to_internal = np.asarray(np.linalg.inv(transform))
             s = len(order)
             n_angles = 0 if component.diagonal else s * (s - 1) // 2
             sds = slice(start, start + s)
-            places.append(_Place(k, order, sds, slice(sds.stop, sds.stop + n_angles)))
+            angles = slice(sds.stop, sds.stop + n_angles)
+            places.append(_Place(k, order, to_internal, sds, angles))
             start = sds.stop + n_angles
         return places
 
@@ -148,10 +157,8 @@ class Coordinates:
         """Coordinates of variances; the angles of a coefficient without variance are right."""
         phi = np.zeros(self.n_coordinates)
         for place in self.places:
-            component = self.model.active[place.term]
-            user = component.to_user(variances.Sigma[place.term], self.model.y_scale)
-            kept = [component.identified[a] for a in place.order]
-            Sigma = user[np.ix_(kept, kept)]
+            back = np.linalg.inv(place.to_internal)
+            Sigma = (back @ variances.Sigma[place.term] @ back.T)[np.ix_(place.order, place.order)]
             sds = np.sqrt(np.diag(Sigma))
             phi[place.sds] = sds
             if place.angles.stop > place.angles.start:
@@ -168,20 +175,28 @@ class Coordinates:
             sigma2 = float(phi[-1] ** 2 / model.sigma2_scale)
         Sigma = list(model.variances.Sigma)
         for place in self.places:
-            Sigma[place.term] = self._to_internal(place, self._covariance(place, phi))
+            Sigma[place.term] = self._internal(place, phi)
         return Variances(sigma2, tuple(Sigma))
 
-    def _covariance(self, place: _Place, phi: Array) -> Array:
-        """Covariance (s, s) in the user's units, its coefficients in the term's order."""
+    def _internal(self, place: _Place, phi: Array) -> Array:
+        """Internal covariance (s, s) of a term; complex where `phi` is."""
         back = np.argsort(place.order)
-        return _covariance(phi[place.sds], phi[place.angles])[np.ix_(back, back)]
+        Sigma = _covariance(phi[place.sds], phi[place.angles])[np.ix_(back, back)]
+        return np.asarray(place.to_internal @ Sigma @ place.to_internal.T)
 
-    def _to_internal(self, place: _Place, Sigma: Array) -> Array:
+    def value(self, parameter: Parameter, phi: Array) -> Any:
+        """A parameter at coordinates, complex where they are."""
+        if parameter.component is None:
+            return phi[-1]
+        place = next(
+            p for p in self.places if self.model.active[p.term].name == parameter.component
+        )
         component = self.model.active[place.term]
-        size = len(component.coefficients)
-        full = np.zeros((size, size))
-        full[np.ix_(component.identified, component.identified)] = Sigma
-        return component.to_internal(full, self.model.y_scale)
+        transform = self.model.y_scale * term_transform(component)
+        Sigma = transform @ self._internal(place, phi) @ transform.T
+        at = [component.identified.index(a) for a in parameter.coefficients]
+        sds = [np.sqrt(Sigma[a, a]) for a in at]
+        return sds[0] if len(at) == 1 else Sigma[at[0], at[1]] / (sds[0] * sds[1])
 
     def gradient(self, phi: Array, solution: PenalizedSolution) -> Array:
         """Derivative of the deviance in the coordinates."""
@@ -195,8 +210,7 @@ class Coordinates:
             ):
                 moved = phi.astype(complex)
                 moved[j] += 1j * COMPLEX_STEP
-                change = self._covariance(place, moved).imag / COMPLEX_STEP
-                slope[j] = np.sum(G * self._to_internal(place, change))
+                slope[j] = np.sum(G * self._internal(place, moved).imag) / COMPLEX_STEP
         if model.freedom.residual:
             # All variances together scale V.
             total = model.freedom.dof - solution.yPy
@@ -204,6 +218,14 @@ class Coordinates:
             of_sigma2 = total - sum(float(np.sum(G * S)) for G, S in pairs)
             slope[-1] = 2.0 * of_sigma2 / phi[-1]
         return slope
+
+
+def term_transform(component: AnyComponent) -> Array:
+    """``A`` in ``b = A b_internal`` of the coefficients that a component's term has."""
+    assert component.term is not None
+    if isinstance(component, BlockComponent):
+        return np.array([[1.0 / component.term.scale]])
+    return component.term.transform
 
 
 def _covariance(sds: Array, angles: Array) -> Array:
@@ -311,11 +333,9 @@ def _scale(coordinates: Coordinates, phi: Array) -> Array:
     """Size of a coordinate's moves: of a standard deviation itself, or of what y leaves it."""
     unit = np.ones(len(phi))
     for place in coordinates.places:
-        component = coordinates.model.active[place.term]
-        s = len(place.order)
-        per_unit = component.to_user(np.eye(s), coordinates.model.y_scale)
-        kept = [component.identified[a] for a in place.order]
-        smallest = 1e-2 * np.sqrt(np.diag(per_unit)[kept])
+        share = coordinates.model.active[place.term].start_share
+        per_unit = np.abs(np.diag(np.linalg.inv(place.to_internal)))[list(place.order)]
+        smallest = LEAST_MOVE * np.sqrt(share) * per_unit
         unit[place.sds] = np.maximum(np.abs(phi[place.sds]), smallest)
     if coordinates.model.freedom.residual:
         unit[-1] = phi[-1]
@@ -350,6 +370,13 @@ class FixedEffects:
         arrays = (self.estimate, self.std_error, self.df, self.t_value, self.p_value)
         return FixedEffects(self.names[1:], *(array[1:] for array in arrays))
 
+    def with_intercept_std(self, std: float) -> FixedEffects:
+        """The same with a standard error of the intercept that has no degrees of freedom."""
+        arrays = [array.copy() for array in (self.std_error, self.df, self.t_value, self.p_value)]
+        for array, value in zip(arrays, (std, np.nan, self.estimate[0] / std, np.nan), strict=True):
+            array[0] = value
+        return FixedEffects(self.names, self.estimate, *arrays)
+
     def interval(self, level: float) -> Array:
         """Confidence intervals (1 + p, 2)."""
         width = stdtrit(self.df, 0.5 + 0.5 * level) * self.std_error
@@ -377,7 +404,7 @@ def coefficient_tests(names: Sequence[str], estimate: Array, curve: Curvature) -
     """Wald tests with Satterthwaite's degrees of freedom; NaN where a column was dropped."""
     std = np.sqrt(np.diag(curve.beta_cov))
     std = np.where(std > 0, std, np.nan)
-    df = satterthwaite(curve)
+    df = np.where(np.isnan(std), np.nan, satterthwaite(curve))
     t = estimate / std
     return FixedEffects(tuple(names), estimate, std, df, t, 2.0 * stdtr(df, -np.abs(t)))
 
@@ -396,20 +423,21 @@ def wald_interval(
 
     NaN at the boundary, where the curvature says nothing about the way inside.
     """
-    is_correlation = len(parameter.coefficients) == 2
-    coordinates = Coordinates(model, parameter if is_correlation else None)
+    coordinates = Coordinates(model)
     curve = curvature(model, solve, coordinates)
-    j = coordinates.index(parameter)
-    value, std = curve.estimate[j], np.sqrt(curve.covariance[j, j])
-    width = normal_quantile(level) * std
-    if is_correlation:
-        if not (BOUNDARY < value < np.pi - BOUNDARY and std > 0):
-            return np.nan, np.nan
-        z, spread = np.arctanh(np.cos(value)), width / np.sin(value)
-        return float(np.tanh(z - spread)), float(np.tanh(z + spread))
-    if not (value > BOUNDARY * _scale(coordinates, curve.estimate)[j] and std > 0):
+    is_correlation = len(parameter.coefficients) == 2
+    transform, back = (np.arctanh, np.tanh) if is_correlation else (np.log, np.exp)
+    value = float(coordinates.value(parameter, curve.estimate))
+    if not (-1.0 < value < 1.0 if is_correlation else value > 0.0):
         return np.nan, np.nan
-    return float(value * np.exp(-width / value)), float(value * np.exp(width / value))
+    directions = curve.estimate + 1j * COMPLEX_STEP * np.eye(len(curve.estimate))
+    slopes = [transform(coordinates.value(parameter, phi)).imag for phi in directions]
+    g = np.array(slopes) / COMPLEX_STEP
+    std = float(np.sqrt(g @ curve.covariance @ g))
+    if not 0.0 < std < TOO_FLAT:
+        return np.nan, np.nan
+    center, width = transform(value), normal_quantile(level) * std
+    return float(back(center - width)), float(back(center + width))
 
 
 def choose_parameters(
@@ -477,10 +505,8 @@ def _refitted(model: FittedModel, fit: Fit, parameter: Parameter | int) -> float
     if isinstance(parameter, int):
         direction = model.fixed.to_coefficients[parameter] * model.y_scale
         return float(direction @ fit.solution.beta)
-    is_correlation = len(parameter.coefficients) == 2
-    coordinates = Coordinates(model, parameter if is_correlation else None)
-    value = float(coordinates.at(fit.solution.variances)[coordinates.index(parameter)])
-    return float(np.cos(value)) if is_correlation else value
+    coordinates = Coordinates(model)
+    return float(coordinates.value(parameter, coordinates.at(fit.solution.variances)))
 
 
 @dataclass(frozen=True)
@@ -549,6 +575,8 @@ class Zeta:
             if sign * far >= sign * bound:
                 far = bound
             if abs(self(far)) >= abs(target):
+                if abs(self(near)) >= abs(target):
+                    return np.nan  # rounding: the profile is no function that could be searched
                 width = abs(far - self.estimate)
                 return float(
                     optimize.brentq(
@@ -590,44 +618,55 @@ def variance_zeta(model: FittedModel, solve: Solve, parameter: Parameter) -> Zet
     Zeta
     """
     is_correlation = len(parameter.coefficients) == 2
-    coordinates = Coordinates(model, parameter if is_correlation else None)
+    coordinates = Coordinates(model, parameter)
     j = coordinates.index(parameter)
     curve = curvature(model, solve, coordinates)
     others = np.delete(np.arange(len(curve.estimate)), j)
-    scale = _scale(coordinates, curve.estimate)[others]
-    spread = curve.covariance[np.ix_(others, others)] / np.outer(scale, scale)
-    # What has no curvature at a boundary must be able to move as well.
-    values, vectors = np.linalg.eigh(spread + np.diag(LEAST_SPREAD * (np.diag(spread) + 1.0)))
-    to_others = scale[:, None] * (vectors * np.sqrt(values))
+    unit = _scale(coordinates, curve.estimate)
+    std = np.sqrt(np.diag(curve.covariance))
+    scale = np.where((std > 0) & (std < unit), std, unit)[others]
+    is_sd = np.ones(len(curve.estimate), dtype=bool)
+    for place in coordinates.places:
+        is_sd[place.angles] = False
+    # Standard deviations of both signs would also be correlations of the other sign.
+    bounds = [(0.0, None) if positive else (None, None) for positive in is_sd[others]]
     least = _deviance(model, solve(model.variances))
-    starts: list[Array] = [np.zeros(len(others))]
 
     def rise(value: float) -> float:
         held = np.arccos(np.clip(value, -1.0, 1.0)) if is_correlation else value
 
         def at(psi: Array) -> tuple[float, Array]:
             phi = curve.estimate.copy()
-            phi[j], phi[others] = held, phi[others] + to_others @ psi
+            phi[j], phi[others] = held, scale * psi
             solution = solve(coordinates.variances(phi))
             if not solution.finite:
                 return np.inf, np.zeros(len(psi))
             slope = coordinates.gradient(phi, solution)[others]
-            return _deviance(model, solution) - least, to_others.T @ slope
+            return _deviance(model, solution) - least, scale * slope
 
         if not len(others):
             return at(np.zeros(0))[0]
-        found = optimize.minimize(
-            at, starts[-1], jac=True, method="BFGS", options={"gtol": GRADIENT_TOLERANCE}
-        )
-        starts.append(found.x)
+
+        def search(start: Array) -> Any:
+            return optimize.minimize(
+                at, start, jac=True, method="L-BFGS-B", bounds=bounds, options=SEARCH
+            )
+
+        # Zero is stationary in a standard deviation, whatever the data say.
+        off_zero = np.where(is_sd[others], OFF_ZERO * unit[others], -np.inf)
+        found = search(np.maximum(curve.estimate[others], off_zero) / scale)
+        stuck = is_sd[others] & (found.x == 0.0)
+        if np.any(stuck):
+            again = search(np.where(stuck, OFF_ZERO * unit[others] / scale, found.x))
+            found = min(found, again, key=lambda result: result.fun)
         return float(found.fun)
 
-    estimate, std = curve.estimate[j], float(np.sqrt(curve.covariance[j, j]))
-    std = std if std > 0 else 0.1 * float(_scale(coordinates, curve.estimate)[j])
+    value = float(coordinates.value(parameter, curve.estimate))
+    step = float(std[j]) if 0 < std[j] < unit[j] else 0.1 * float(unit[j])
     if is_correlation:
-        cosine = float(np.cos(estimate))
-        return Zeta(rise, cosine, -1.0, 1.0, max(std * float(np.sin(estimate)), 0.05))
-    return Zeta(rise, float(estimate), 0.0, np.inf, std)
+        step = max(step * float(np.sqrt(max(1.0 - value**2, 0.0))), 0.05)
+        return Zeta(rise, value, -1.0, 1.0, step)
+    return Zeta(rise, value, 0.0, np.inf, step)
 
 
 def coefficient_zeta(
@@ -731,10 +770,9 @@ class VarianceShares:
 
     Attributes
     ----------
-    r2_marginal : float
-        Share of fixed features and feature blocks; NaN without an intercept.
-    r2_conditional : float
-        Share of these and of the grouping factors.
+    r2_marginal, r2_conditional : float
+        Share of fixed features and feature blocks; of these and of the grouping factors. NaN
+        without an intercept.
     icc : dict of str to float
         Intraclass correlation: share of each factor in the variance that features leave.
     """
@@ -771,7 +809,10 @@ def variance_shares(model: FittedModel, *, has_intercept: bool) -> VarianceShare
         of_fixed = float(total @ gram @ total / n - (gram[-1] @ total / n) ** 2)
     of_blocks, of_factors = 0.0, {}
     for k, component in enumerate(model.active):
-        own = model.crossproducts.terms[k].own.sum(axis=2) / n
+        term = model.crossproducts.terms[k]
+        own = term.own.sum(axis=2) / n
+        if has_intercept and isinstance(component, BlockComponent):
+            own = own - np.sum((term.fixed[0, r - 1] / n) ** 2)
         variance = float(np.sum(own * model.variances.Sigma[k])) * model.y_scale**2
         if isinstance(component, BlockComponent):
             of_blocks += variance

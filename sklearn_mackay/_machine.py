@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock
+from typing import Any
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -28,8 +30,34 @@ def one_blas_thread(*, n_entries: int = 0) -> Iterator[None]:
     if n_entries > SMALL:
         yield
         return
-    with _controller().limit(limits=1, user_api="blas"):
+    with _LIMIT.shared():
         yield
+
+
+class _SharedLimit:
+    """A limit of the whole process that the first of several threads sets and the last lifts."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._n_inside = 0
+        self._limiter: Any = None
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        with self._lock:
+            if self._n_inside == 0:
+                self._limiter = _controller().limit(limits=1, user_api="blas")
+            self._n_inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._n_inside -= 1
+                if self._n_inside == 0:
+                    self._limiter.restore_original_limits()
+
+
+_LIMIT = _SharedLimit()
 
 
 @cache

@@ -465,7 +465,9 @@ def _to_user_units(
     if exact_fit:
         sigma2, certainty = 0.0, 0.0
     elif freedom.dof <= 0 and RESIDUAL not in options.held:
-        sigma2, certainty = np.nan, np.nan
+        sigma2 = np.nan
+    if freedom.dof <= 0 and RESIDUAL not in options.held:
+        certainty = np.nan
     fixed_cov *= certainty
 
     def matrices(variances: Variances) -> dict[str, Array]:

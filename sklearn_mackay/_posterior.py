@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,8 @@ class Posterior:
     ----------
     order : tuple of int
         Terms in the order of their unknowns; those of the fixed part come last.
+    coefficients, sizes : tuple of int
+        ``s_k`` and ``q_k`` of each term.
     root : sparse array of shape (Q, Q)
         ``sqrt(sigma2) D``.
     chain : tuple of Eliminated
@@ -69,6 +72,8 @@ class Posterior:
     """
 
     order: tuple[int, ...]
+    coefficients: tuple[int, ...]
+    sizes: tuple[int, ...]
     root: Any
     chain: tuple[Eliminated, ...]
     loadings: Any
@@ -90,6 +95,36 @@ class Posterior:
         """Join rows of the terms' ``Z_k``, in the order of the terms, and of the fixed part."""
         parts = [*(random[k] for k in self.order), sparse.csr_array(X)]
         return sparse.hstack(parts, format="csr")
+
+    def of_term(self, k: int, values: Any) -> Any:
+        """Rows in which only one term's ``Z`` is not zero."""
+        sizes = [self.sizes[l] for l in self.order]
+        at = self.order.index(k)
+        n, before, after = values.shape[0], sum(sizes[:at]), sum(sizes[at + 1 :])
+        rest = self.root.shape[0] - sum(sizes)
+        parts = [sparse.csr_array((n, before)), sparse.csr_array(values)]
+        return sparse.hstack([*parts, sparse.csr_array((n, after + rest))], format="csr")
+
+    def variance_of_term(self, k: int, values: Array) -> Array:
+        """Variance of combinations (n, q) of one term's effects."""
+        steps = row_blocks(*values.shape)
+        parts = [self.variance(self.of_term(k, values[step])) for step in steps]
+        return np.concatenate([np.zeros(0), *parts])
+
+    def level_covariances(self, k: int) -> Array:
+        """Covariance (L, s, s) of the coefficients of each level of a term."""
+        s, q = self.coefficients[k], self.sizes[k]
+        pairs = list(combinations_with_replacement(range(s), 2))
+        # Variances of coefficients and of sums of two tell the covariances.
+        sums = sparse.csr_array([np.eye(s)[list({a, b})].sum(axis=0) for a, b in pairs])
+        rows = self.of_term(k, sparse.kron(sparse.eye_array(q // s), sums))
+        variance = dict(zip(pairs, self.variance(rows).reshape(q // s, -1).T, strict=True))
+        covariance = np.zeros((q // s, s, s))
+        for a, b in pairs:
+            half_sum = 0.5 * (variance[a, a] + variance[b, b])
+            entry = variance[a, a] if a == b else 0.5 * variance[a, b] - half_sum
+            covariance[:, a, b] = covariance[:, b, a] = entry
+        return covariance
 
     def variance(self, rows: Any) -> Array:
         """``w'Cw`` for each row ``w`` of a sparse array (n, Q)."""
@@ -216,6 +251,8 @@ def factorise(crossproducts: CrossProducts, variances: Variances) -> Posterior:
         loadings = sparse.vstack([on_corner, loadings], format="csr")
     return Posterior(
         order=order,
+        coefficients=tuple(term.n_coefficients for term in crossproducts.terms),
+        sizes=tuple(term.n_effects for term in crossproducts.terms),
         root=D * np.sqrt(variances.sigma2),
         chain=tuple(chain),
         loadings=loadings,

@@ -58,7 +58,7 @@ class RandomRow:
     factor : str
         Grouping factor; the rows of a factor follow each other.
     coefficient : str
-        "(Intercept)" or the name of a slope.
+        "intercept" or the name of a slope.
     variance : float
         Between levels; exactly zero where a note should name it as such.
     correlations : tuple of float
@@ -100,7 +100,7 @@ class FixedRow:
     Attributes
     ----------
     name : str
-        "(Intercept)" or the name of a feature.
+        "intercept" or the name of a feature.
     estimate, std_error : float
         Estimate and its standard error.
     df, t, p : float

@@ -369,6 +369,7 @@ def options(alpha, fit_intercept, held=None, frequency=True):
         start={},
         max_iter=100,
         tol=1e-8,
+        keep=False,
     )
 
 

@@ -202,8 +202,20 @@ def test_folds_must_be_a_partition(data):
 
 def test_factor_must_be_known(data):
     model = MacKayMixedRegressor(**CROSSED).fit(data.frame, data.y)
-    with pytest.raises(ValueError, match="'x', which is no grouping factor"):
+    with pytest.raises(ValueError, match="'x' is no grouping factor"):
         model.logo_predict(data.frame, data.y, "x")
+    with pytest.raises(ValueError, match="None is no grouping factor"):
+        model.logo_predict(data.frame, data.y, None)
+
+
+def test_the_users_array_is_left_as_it_is(data):
+    X = data.frame[["x", "z"]].to_numpy() + 3.0
+    expected = MacKayMixedRegressor().fit(X, data.y, groups=data.a)
+    expected = expected.loo_predict(X, data.y, groups=data.a)
+    model = MacKayMixedRegressor(copy_X=False).fit(X.copy(), data.y, groups=data.a)
+    before = X.copy()
+    assert_allclose(model.loo_predict(X, data.y, groups=data.a).mean, expected.mean, rtol=RTOL)
+    assert_array_equal(X, before)
 
 
 def test_several_outputs_are_refused(data):

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from reference_data import DATA, read_table
-from scipy import stats
+from scipy import optimize, stats
 from test_estimator import Data
 
 from sklearn_mackay import MacKayMixedRegressor
@@ -373,6 +373,87 @@ def test_held_variances_have_no_intervals(data):
     assert list(model.fit(data.frame, data.y).confint()) == ["sd(b: intercept)", "sd(residual)"]
 
 
+@pytest.mark.parametrize("offset", [2e3, 1e5, 1e6])
+def test_degrees_of_freedom_do_not_depend_on_a_slopes_offset(offset):
+    model, X, y = fit_reference("sleepstudy")
+    moved = model.__class__(**model.get_params()).fit(X.assign(Days=X["Days"] + offset), y)
+    assert_allclose(moved.fixed_effects().df[1], 17, rtol=1e-4)
+    expected = model.confint("sd(Subject: Days)")["sd(Subject: Days)"]
+    assert_allclose(moved.confint("sd(Subject: Days)")["sd(Subject: Days)"], expected, rtol=1e-4)
+    expected = model.confint("sd(Subject: Days)", method="wald")["sd(Subject: Days)"]
+    ours = moved.confint("sd(Subject: Days)", method="wald")["sd(Subject: Days)"]
+    assert_allclose(ours, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_bounds_of_a_correlation_are_not_mirrored(seed):
+    """The deviance with the correlation held is least over the rest, by a search on a grid."""
+    rng = np.random.default_rng(seed)
+    g, x = np.repeat(np.arange(12), 8), rng.normal(size=96)
+    u = rng.multivariate_normal([0, 0], [[1, 0.4], [0.4, 0.6]], size=12)
+    y = 1 + x + u[g, 0] + u[g, 1] * x + rng.normal(size=96)
+    X = pd.DataFrame({"x": x, "g": g})
+    parameters = {"groups": "g", "random_slopes": {"g": ["x"]}, "method": "ml"}
+    model = MacKayMixedRegressor(**parameters).fit(X, y)
+    (kept,) = model._models
+    solve = exact_solver(kept.crossproducts, reml=False)
+    name = "cor(g: intercept, x)"
+    parameter = next(p for p in variance_parameters(kept) if p.name == name)
+    coordinates = Coordinates(kept, parameter)
+    estimate = coordinates.at(kept.variances)
+
+    def value(phi):
+        return deviance(
+            solve(coordinates.variances(phi)),
+            dof=kept.freedom.dof,
+            sum_log_weights=0.0,
+            penalty=kept.crossproducts.penalty,
+        )
+
+    for bound in model.confint(name)[name]:
+
+        def held(psi, bound=bound):
+            first, second, residual = np.exp(psi)
+            return value(np.array([first, second, np.arccos(bound), residual]))
+
+        starts = [np.log(np.maximum(estimate[[0, 1, 3]], 0.05)), np.log([1.0, 0.5, 1.0])]
+        options = {"xatol": 1e-8, "fatol": 1e-10, "maxiter": 4_000}
+        least = min(
+            optimize.minimize(held, s, method="Nelder-Mead", options=options).fun for s in starts
+        )
+        rise = least - value(estimate)
+        if abs(bound) < 1:
+            assert_allclose(rise, stats.chi2.ppf(0.95, 1), rtol=1e-4)
+        else:
+            assert rise <= stats.chi2.ppf(0.95, 1)
+
+
+def test_a_dropped_column_has_no_interval(data):
+    frame = data.frame[["x", "a"]].assign(w=2 * data.frame["x"])
+    model = MacKayMixedRegressor(groups="a", method="ml")
+    with pytest.warns(UserWarning, match="combinations of the others"):
+        model.fit(frame, data.y)
+    tests = model.fixed_effects()
+    assert np.isnan(tests.df[np.isnan(tests.std_error)]).all()
+    dropped = tests.names[int(np.flatnonzero(np.isnan(tests.std_error))[0])]
+    assert dropped not in model.confint()
+    with pytest.raises(ValueError, match="was dropped"):
+        model.confint(dropped)
+
+
+def test_the_intercept_beside_a_block_is_that_at_zero():
+    rng = np.random.default_rng(8)
+    B, g = rng.normal(5, 1, size=(60, 4)), np.repeat(np.arange(10), 6)
+    y = B @ [1, 0.5, -0.5, 1] + rng.normal(size=10)[g] + rng.normal(size=60)
+    model = MacKayMixedRegressor(feature_blocks={"B": [0, 1, 2]}, method="ml").fit(B, y, groups=g)
+    tests = model.fixed_effects()
+    assert tests.std_error[0] == model.intercept_std_
+    assert np.isnan(tests.df[0])
+    assert "intercept" not in model.confint()
+    with pytest.raises(ValueError, match="see `intercept_std_`"):
+        model.confint("intercept")
+
+
 # Refusals.
 
 
@@ -395,6 +476,8 @@ def test_reml_fits_with_different_fixed_parts_are_not_compared(data):
         ({"method": "ml"}, "their likelihoods are not the same"),
         ({"method": "quick"}, "their likelihoods are not the same"),
         ({}, "Both fits have"),
+        ({"alpha": 1.0}, "different `alpha`"),
+        ({"weight_type": "precision"}, "`weight_type` cannot be compared"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:method='quick' lost")
@@ -439,7 +522,7 @@ def test_bad_arguments_are_named(data):
         model.confint(method="magic")
     with pytest.raises(ValueError, match="`level` must be"):
         model.confint(level=95)
-    with pytest.raises(ValueError, match="needs a fit by method='ml'"):
+    with pytest.raises(ValueError, match="fixed parts are compared by method='ml'"):
         model.confint("x")
     assert list(model.confint()) == ["sd(a: intercept)", "sd(residual)"]
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from joblib import Parallel, delayed
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import Dense, Problem
 from scipy import sparse, stats
 from sklearn.linear_model import BayesianRidge
 from test_estimator import Data
+from threadpoolctl import threadpool_info
 
 from sklearn_mackay import MacKayMixedRegressor, _machine
 from sklearn_mackay._solution import Variances
@@ -191,6 +193,25 @@ def test_draws_of_a_wide_block_have_the_predictive_distribution():
     model = MacKayMixedRegressor(alpha="auto").fit(X, X @ rng.normal(size=20))
     draws = model.sample_y(new, DRAWS, random_state=1)
     assert_allclose(draws.std(axis=1), model.predict(new, return_std=True)[1], rtol=DRAWS_RTOL)
+
+
+def test_draws_without_groups_have_the_variance_of_unknown_levels(data):
+    X = data.frame[["x", "z"]]
+    model = MacKayMixedRegressor().fit(X, data.y, groups=data.a)
+    with pytest.warns(UserWarning, match="predicts without groups"):
+        draws = model.sample_y(X.iloc[:2], DRAWS)
+    with pytest.warns(UserWarning, match="predicts without groups"):
+        std = model.predict(X.iloc[:2], return_std=True)[1]
+    assert_allclose(draws.std(axis=1), std, rtol=DRAWS_RTOL)
+
+
+def test_fits_in_threads_leave_the_number_of_threads_alone(data):
+    before = [pool["num_threads"] for pool in threadpool_info()]
+    X = data.frame[["x", "a"]]
+    Parallel(4, backend="threading")(
+        delayed(MacKayMixedRegressor(groups="a").fit)(X, data.y + i) for i in range(40)
+    )
+    assert [pool["num_threads"] for pool in threadpool_info()] == before
 
 
 def test_draws_can_be_repeated(data):
