@@ -10,14 +10,13 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from ._crossproducts import CrossProducts
-from ._empirical_bayes import Fit, estimate_variances
+from ._empirical_bayes import Fit, Solve, estimate_variances
 from ._fitted import FittedModel
-from ._solution import PenalizedSolution, Variances
 from ._variances import matrix_root
 from .kernels.layout import gram_matrix
 
 Array = NDArray[np.float64]
-Prepare = Callable[[CrossProducts], Callable[[Variances], PenalizedSolution]]
+Prepare = Callable[[CrossProducts], Solve]
 
 LARGEST_GRAM = 3000  # order of a dense matrix whose eigendecomposition takes seconds
 NEGLIGIBLE = 1e-12  # eigenvalue relative to the largest that is rounding

@@ -54,10 +54,15 @@ class Component:
     warnings: tuple[str, ...]
     start_share: ClassVar[float] = 1.0
 
+    @property
+    def transform(self) -> Array:
+        """``A`` in ``b = A b_internal`` of the coefficients that the term has."""
+        assert self.term is not None
+        return self.term.transform
+
     def to_internal(self, Sigma: Array, y_scale: float) -> Array:
         """Covariance (s, s) of the term for one in the user's units."""
-        assert self.term is not None
-        inverse = np.linalg.inv(self.term.transform) / y_scale
+        inverse = np.linalg.inv(self.transform) / y_scale
         kept = Sigma[np.ix_(self.identified, self.identified)]
         return np.asarray(inverse @ kept @ inverse.T)
 
@@ -122,6 +127,12 @@ class BlockComponent:
     def start_share(self) -> float:
         """Internal variance that makes the block contribute a variance of 1."""
         return 1.0 / max(self.n_columns, 1)
+
+    @property
+    def transform(self) -> Array:
+        """``A`` in ``b = A b_internal`` of the coefficients, (1, 1)."""
+        assert self.term is not None
+        return np.array([[1.0 / self.term.scale]])
 
     def to_internal(self, Sigma: Array, y_scale: float) -> Array:
         """Variance (1, 1) of the term for one in the user's units."""

@@ -46,6 +46,7 @@ from ._grouping import (
 from ._held_out import HeldOut, hold_out
 from ._inference import (
     Coordinates,
+    Curvature,
     FixedEffects,
     LikelihoodRatio,
     Parameter,
@@ -74,6 +75,7 @@ from ._validation import Labels, Table, read_groups, read_table, read_target, re
 Array = NDArray[np.float64]
 
 METHODS = ("reml", "ml", "mackay", "quick")
+FIXED = "fixed"  # name of the part of the fixed features
 
 
 class NewRows(NamedTuple):
@@ -378,7 +380,6 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         models = tuple(one.kept for one in estimates if one.kept is not None)
         fitted["_models"] = models or None
         fitted["_fixed_names"] = ("intercept", *(table.name(c) for c in roles.fixed))
-        fitted["_response"] = _moments(y, weights)
         self._keep(fitted, table, roles, groupings, shell)
         self._warn(estimates, components)
         return self
@@ -602,11 +603,10 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         std: Array = self._coef_std.copy()
         if self._roles.blocks and self._models is not None:
-            at = {column: i for i, column in enumerate(self._roles.features)}
             outputs = std if self._has_outputs else std[np.newaxis]
             for row, model in zip(outputs, self._models, strict=True):
-                for name, columns in self._roles.blocks.items():
-                    row[[at[c] for c in columns]] = model.coefficient_std(name)
+                for name in self._roles.blocks:
+                    row[self._places[name]] = model.coefficient_std(name)
         return std
 
     @property
@@ -652,9 +652,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         >>> float(slopes.fit(X, y).loo_predict(X, y).log_density.sum().round(1))
         -856.4
         """
-        return self._hold_out(
-            X, y, sample_weight, groups, lambda rows: np.arange(rows.table.n_rows)[:, np.newaxis]
-        )
+        return self._hold_out(X, y, sample_weight, groups, lambda _: None)
 
     def logo_predict(
         self, X: Any, y: Any, factor: str, sample_weight: Any = None, groups: Any = None
@@ -737,9 +735,9 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         y: Any,
         sample_weight: Any,
         groups: Any,
-        folds_of: Callable[[NewRows], Any],
+        folds_of: Callable[[NewRows], list[NDArray[np.intp]] | None],
     ) -> HeldOut:
-        """Refit at the fitted variances, then leave out one fold of the rows after another."""
+        """Refit at the fitted variances, then leave out fold after fold, or row after row."""
         self._require_one_output()
         self._require_errors()
         if np.ndim(y) != 1:
@@ -793,10 +791,12 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         (('intercept', 'Days'), array([ 22.8, 161. ]))
         """
         model, _, solve = self._at_optimum()
-        curve = curvature(model, solve, Coordinates(model))
+        tests = self._tests(curvature(model, solve, Coordinates(model)))
+        return tests if self.fit_intercept else tests.without_intercept()
+
+    def _tests(self, curve: Curvature) -> FixedEffects:
+        """Tests of all coefficients, the intercept first also where there is none."""
         tests = coefficient_tests(self._fixed_names, self._fixed_estimates(), curve)
-        if not self.fit_intercept:
-            return tests.without_intercept()
         return tests.with_intercept_std(self.intercept_std_) if self._roles.blocks else tests
 
     def confint(
@@ -883,13 +883,17 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             shown = tqdm(refits, total=n_resamples, disable=not verbose, leave=False)
             return quantile_intervals(model, shown, chosen, self._fixed_estimates(), level)
         if method == "wald":
+            coordinates = Coordinates(model)
+            curve = curvature(model, solve, coordinates)
+            of_coefficients = self._tests(curve).interval(level).tolist()
             return {
-                name: wald_interval(p, model, solve, level)
+                name: wald_interval(p, coordinates, curve, level)
                 if isinstance(p, Parameter)
-                else self._t_interval(p, level)
+                else tuple(of_coefficients[p])
                 for name, p in chosen.items()
             }
-        return {name: self._zeta(p, model, prepare).interval(level) for name, p in chosen.items()}
+        zetas = {name: self._zeta(p, model, prepare, solve) for name, p in chosen.items()}
+        return {name: zeta.interval(level) for name, zeta in zetas.items()}
 
     def profile(self, parameter: str, n_points: int = 31) -> Profile:
         """Profile the criterion in one parameter, everything else re-estimated.
@@ -915,12 +919,12 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         >>> profile.values.round(1), profile.zeta.round(1)
         (array([27. , 29.3, 31. , 31.5, 33.8, 36. ]), array([-2.6, -1. ,  0. ,  0.3,  1.5,  2.6]))
         """
-        model, prepare, _ = self._at_optimum()
+        model, prepare, solve = self._at_optimum()
         chosen = self._choose(parameter, model, "profile")
         if len(chosen) > 1:
             raise ValueError(f"{parameter!r} has several parameters: {', '.join(chosen)}.")
         ((name, one),) = chosen.items()
-        return self._zeta(one, model, prepare).curve(name, n_points)
+        return self._zeta(one, model, prepare, solve).curve(name, n_points)
 
     def compare(self, other: MacKayMixedRegressor) -> LikelihoodRatio:
         """Compare with a nested fit to the same data by the ratio of their likelihoods.
@@ -936,6 +940,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
         Raises
         ------
+        TypeError
+            For another estimator.
         ValueError
             For fits by different criteria or to different data, for REML fits with different
             fixed parts, whose likelihoods are not comparable, and for equal numbers of parameters.
@@ -1098,19 +1104,16 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _fixed_estimates(self) -> Array:
         """Intercept and coefficients of the fixed part."""
-        at = {column: i for i, column in enumerate(self._roles.features)}
-        return np.append(self.intercept_, self.coef_[[at[c] for c in self._roles.fixed]])
+        return np.append(self.intercept_, self.coef_[self._places[FIXED]])
 
-    def _zeta(self, parameter: Parameter | int, model: FittedModel, prepare: Any) -> Zeta:
+    def _zeta(
+        self, parameter: Parameter | int, model: FittedModel, prepare: Any, solve: Any
+    ) -> Zeta:
         if isinstance(parameter, Parameter):
-            return variance_zeta(model, prepare(model.crossproducts), parameter)
+            return variance_zeta(model, solve, parameter)
         std = float(np.sqrt(self.vcov_[parameter, parameter]))
         estimate = float(self._fixed_estimates()[parameter])
         return coefficient_zeta(model, prepare, parameter, estimate, std)
-
-    def _t_interval(self, which: int, level: float) -> tuple[float, float]:
-        lower, upper = self.fixed_effects().interval(level)[which - (not self.fit_intercept)]
-        return float(lower), float(upper)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
         """Coefficient of determination of the prediction.
@@ -1277,6 +1280,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             "vcov_": estimates.fixed_cov,
             "_n_parameters": k,
             "_n": estimates.n,
+            "_response": estimates.response,
             "_intercept_std": float(std[0]),
             "_coef_std": coef_std[features],
             "variance_components_": _by_factor(estimates.Sigma),
@@ -1418,6 +1422,13 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """Residual variance, of each output."""
         return self.variance_components_[RESIDUAL]
 
+    @property
+    def _places(self) -> dict[str, list[int]]:
+        """Where the fixed features stand in `coef_`, and those of each feature block."""
+        at = {column: i for i, column in enumerate(self._roles.features)}
+        columns = {FIXED: self._roles.fixed, **self._roles.blocks}
+        return {name: [at[c] for c in group] for name, group in columns.items()}
+
     def _kept_models(self) -> tuple[FittedModel, ...]:
         if self._models is None:
             raise ValueError(self._not_kept("This"))
@@ -1445,31 +1456,23 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _parts(self, rows: NewRows) -> dict[str, Array]:
         """The fixed part, and what each feature block and chosen factor adds."""
-        roles = self._roles
-        if not roles.blocks:
-            parts = {"fixed": np.asarray(rows.features @ self.coef_.T + self.intercept_)}
+        if not self._roles.blocks:
+            parts = {FIXED: np.asarray(rows.features @ self.coef_.T + self.intercept_)}
         else:
-            at = {column: i for i, column in enumerate(roles.features)}
-            places = {"fixed": [at[c] for c in roles.fixed]}
-            places |= {name: [at[c] for c in columns] for name, columns in roles.blocks.items()}
             parts = {
                 name: np.asarray(rows.features[:, place] @ self.coef_.T[place])
-                for name, place in places.items()
+                for name, place in self._places.items()
             }
-            parts["fixed"] = parts["fixed"] + self.intercept_
+            parts[FIXED] = parts[FIXED] + self.intercept_
         for name, (codes, columns) in rows.factors.items():
             parts[name] = random_part(codes, columns, self.random_effects_[name])
         return parts
 
     def _fixed_and_blocks(self, rows: NewRows) -> tuple[Array, dict[str, Array]]:
         """Dense columns of the fixed part, its intercept first, and of each feature block."""
-        at = {column: i for i, column in enumerate(self._roles.features)}
-        fixed = to_dense(rows.features[:, [at[c] for c in self._roles.fixed]])
-        blocks = {
-            name: to_dense(rows.features[:, [at[c] for c in columns]])
-            for name, columns in self._roles.blocks.items()
-        }
-        return np.column_stack([np.ones(len(fixed)), fixed]), blocks
+        parts = {name: to_dense(rows.features[:, place]) for name, place in self._places.items()}
+        fixed = parts.pop(FIXED)
+        return np.column_stack([np.ones(len(fixed)), fixed]), parts
 
     def _all_factors(self, rows: NewRows) -> dict[str, LevelRows]:
         """Levels of every factor; of those left out each row has an unknown one of its own."""
@@ -1552,13 +1555,6 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 stacklevel=4,
             )
         return codes
-
-
-def _moments(y: Array, weights: Array) -> Array:
-    """Sum of the weights, and mean and spread of y: what tells data apart."""
-    mean = np.average(y, axis=0, weights=weights)
-    spread = np.sqrt(np.average((y - mean) ** 2, axis=0, weights=weights))
-    return np.array([np.full_like(mean, np.sum(weights)), mean, spread])
 
 
 def _counted(weights: Array) -> slice | NDArray[np.bool_]:

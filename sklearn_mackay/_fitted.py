@@ -187,9 +187,10 @@ class FittedModel:
                 draws += np.einsum("an,nas->ns", root @ columns, z[unknown])
         return np.asarray(draws * self.y_scale)
 
-    def _place(self, name: str) -> int:
-        """Position of a component's term."""
-        return [component.name for component in self.active].index(name)
+    def _component(self, name: str) -> tuple[int | None, AnyComponent]:
+        """Position of a component's term, None where it has none, and the component."""
+        at = {component.name: k for k, component in enumerate(self.active)}
+        return at.get(name), next(c for c in self.components if c.name == name)
 
     def effects_covariance(self, name: str, *, given_fixed: bool) -> Array:
         """Covariance (L, s, s) of the error of a factor's effects, level by level.
@@ -205,14 +206,14 @@ class FittedModel:
         -------
         ndarray of shape (L, s, s)
         """
-        component = next(c for c in self.components if c.name == name)
+        k, component = self._component(name)
         assert isinstance(component, Component)
         L, kept = component.n_levels, np.ix_(component.identified, component.identified)
         covariance = np.zeros((L, *(2 * [len(component.coefficients)])))
-        if component.term is not None:
+        if k is not None:
             model = self.without_fixed() if given_fixed else self
-            transform = self.y_scale * component.term.transform
-            own = self.certainty * model.posterior.level_covariances(self._place(name))
+            transform = self.y_scale * component.transform
+            own = self.certainty * model.posterior.level_covariances(k)
             covariance[:, kept[0], kept[1]] = transform @ own @ transform.T
         return covariance
 
@@ -223,11 +224,10 @@ class FittedModel:
 
     def coefficient_std(self, name: str) -> Array:
         """Standard deviation (p,) of the error of a feature block's coefficients."""
-        component = next(c for c in self.components if c.name == name)
+        k, component = self._component(name)
         assert isinstance(component, BlockComponent)
-        if component.term is None:
+        if k is None or component.term is None:
             return np.zeros(component.n_columns)
-        k = self._place(name)
         loadings, unit = self.loadings[name], 1.0 / component.term.scale
         known = self.certainty * self.posterior.variance_of_term(k, loadings)
         beyond = unit**2 - np.sum(loadings**2, axis=1)
@@ -247,5 +247,4 @@ def _factor_rows(
 
 def _internal_columns(component: Component, columns: Array) -> Array:
     """What multiplies the term's coefficients where `columns` multiply the user's."""
-    assert component.term is not None
-    return np.asarray(component.term.transform.T @ columns[list(component.identified)])
+    return np.asarray(component.transform.T @ columns[list(component.identified)])

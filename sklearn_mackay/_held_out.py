@@ -51,7 +51,7 @@ def hold_out(
     residual: Array,
     weights: Array,
     noise: Array,
-    folds: Sequence[Index],
+    folds: Sequence[Index] | None,
 ) -> HeldOut:
     """Predict each fold by the model that all other rows give, at the same variances.
 
@@ -66,8 +66,8 @@ def hold_out(
         them.
     noise : ndarray of shape (n,)
         Residual variance of each row.
-    folds : sequence of ndarray of int
-        Rows that are left out together; each row in one fold.
+    folds : sequence of ndarray of int, or None
+        Rows that are left out together, each row in one fold; None for each row alone.
 
     Returns
     -------
@@ -81,16 +81,14 @@ def hold_out(
     """
     scale = model.certainty * model.y_scale**2
     omega = weights / model.sigma2
-    left, variance = residual.copy(), np.empty(len(y))
-    folds = [fold for fold in folds if len(fold)]
-    if all(len(fold) == 1 for fold in folds):
-        at = np.concatenate(folds)
-        v = scale * model.posterior.variance(rows.known[at])
-        share = 1.0 - omega[at] * v
+    if folds is None:
+        v = scale * model.posterior.variance(rows.known)
+        share = 1.0 - omega * v
         share = np.where(share > UNDETERMINED, share, np.nan)
-        left[at], variance[at] = residual[at] / share, v / share
+        left, variance = residual / share, v / share
     else:
-        small = [fold for fold in folds if len(fold) <= LARGEST_FOLD]
+        left, variance = residual.copy(), np.empty(len(y))
+        small = [fold for fold in folds if 0 < len(fold) <= LARGEST_FOLD]
         covariances = model.posterior.covariances(rows.known, small)
         for fold, v in zip(small, covariances, strict=True):
             left[fold], variance[fold] = _leave_out(scale * v, residual[fold], omega[fold])

@@ -22,12 +22,11 @@ from scipy.special import chdtrc, ndtri, stdtr, stdtrit
 from ._components import AnyComponent, BlockComponent
 from ._criterion import deviance
 from ._crossproducts import CrossProducts
-from ._empirical_bayes import Fit, estimate_variances
+from ._empirical_bayes import Fit, Solve, estimate_variances
 from ._fitted import FittedModel
 from ._solution import PenalizedSolution, Variances
 
 Array = NDArray[np.float64]
-Solve = Callable[[Variances], PenalizedSolution]
 Prepare = Callable[[CrossProducts], Solve]
 
 COMPLEX_STEP = 1e-30  # of a derivative without cancellation
@@ -118,7 +117,7 @@ class Coordinates:
             if not self.model.freedom.terms[k]:
                 continue
             order = tuple(range(len(component.identified)))
-            transform = self.model.y_scale * term_transform(component)
+            transform = self.model.y_scale * component.transform
             to_internal: Array = np.asarray(np.diag(1.0 / np.diag(transform)))
             if self.parameter is not None and self.parameter.component == component.name:
                 leading = [component.identified.index(a) for a in self.parameter.coefficients]
@@ -144,14 +143,13 @@ class Coordinates:
         """Which coordinate is a parameter, or its arc cosine."""
         if parameter.component is None:
             return self.n_coordinates - 1
-        for place in self.places:
-            component = self.model.active[place.term]
-            if component.name == parameter.component:
-                at = [
-                    place.order.index(component.identified.index(a)) for a in parameter.coefficients
-                ]
-                return int(place.sds.start + at[0] if len(at) == 1 else place.angles.start)
-        raise ValueError(f"{parameter.name!r} is held.")
+        place, component = self._place_of(parameter)
+        at = [place.order.index(component.identified.index(a)) for a in parameter.coefficients]
+        return int(place.sds.start + at[0] if len(at) == 1 else place.angles.start)
+
+    def _place_of(self, parameter: Parameter) -> tuple[_Place, AnyComponent]:
+        pairs = ((place, self.model.active[place.term]) for place in self.places)
+        return next(pair for pair in pairs if pair[1].name == parameter.component)
 
     def at(self, variances: Variances) -> Array:
         """Coordinates of variances; the angles of a coefficient without variance are right."""
@@ -188,11 +186,8 @@ class Coordinates:
         """A parameter at coordinates, complex where they are."""
         if parameter.component is None:
             return phi[-1]
-        place = next(
-            p for p in self.places if self.model.active[p.term].name == parameter.component
-        )
-        component = self.model.active[place.term]
-        transform = self.model.y_scale * term_transform(component)
+        place, component = self._place_of(parameter)
+        transform = self.model.y_scale * component.transform
         Sigma = transform @ self._internal(place, phi) @ transform.T
         at = [component.identified.index(a) for a in parameter.coefficients]
         sds = [np.sqrt(Sigma[a, a]) for a in at]
@@ -218,14 +213,6 @@ class Coordinates:
             of_sigma2 = total - sum(float(np.sum(G * S)) for G, S in pairs)
             slope[-1] = 2.0 * of_sigma2 / phi[-1]
         return slope
-
-
-def term_transform(component: AnyComponent) -> Array:
-    """``A`` in ``b = A b_internal`` of the coefficients that a component's term has."""
-    assert component.term is not None
-    if isinstance(component, BlockComponent):
-        return np.array([[1.0 / component.term.scale]])
-    return component.term.transform
 
 
 def _covariance(sds: Array, angles: Array) -> Array:
@@ -417,14 +404,12 @@ def normal_quantile(level: Any) -> float:
 
 
 def wald_interval(
-    parameter: Parameter, model: FittedModel, solve: Solve, level: float
+    parameter: Parameter, coordinates: Coordinates, curve: Curvature, level: float
 ) -> tuple[float, float]:
     """Interval from the curvature: of the logarithm of a standard deviation, of Fisher's z.
 
     NaN at the boundary, where the curvature says nothing about the way inside.
     """
-    coordinates = Coordinates(model)
-    curve = curvature(model, solve, coordinates)
     is_correlation = len(parameter.coefficients) == 2
     transform, back = (np.arctanh, np.tanh) if is_correlation else (np.log, np.exp)
     value = float(coordinates.value(parameter, curve.estimate))

@@ -90,6 +90,8 @@ class Estimates:
         ``-2 log-likelihood``; ``-inf`` where the model fits y exactly.
     n : float
         Number of rows the criterion counted.
+    response : ndarray of shape (3,)
+        Sum of the weights, mean and standard deviation of y: what tells data apart.
     n_parameters : int
         Estimated parameters, for information criteria.
     converged, singular : bool
@@ -128,6 +130,7 @@ class Estimates:
     gamma: dict[str, float]
     deviance: float
     n: float
+    response: Array
     n_parameters: int
     converged: bool
     singular: bool
@@ -183,8 +186,11 @@ def fit_model(
     ValueError
         Where rows do not suffice to estimate variances, or the equations are singular.
     """
+    moments = _moments(y, weights)
     with one_blas_thread(n_entries=y.size + X.shape[0] * X.shape[1]):
-        fixed, crossproducts, y_scale, unit, explained = _build(X, y, weights, components, options)
+        fixed, crossproducts, y_scale, unit, explained = _build(
+            X, y, weights, components, options, spread=moments[2]
+        )
     return [
         _fit_output(
             crossproducts.for_output(j),
@@ -196,6 +202,7 @@ def fit_model(
             y_scale=float(y_scale[j]),
             unit=unit,
             explained=bool(explained[j]),
+            moments=moments[:, j],
         )
         for j in range(y.shape[1])
     ]
@@ -207,9 +214,10 @@ def _build(
     weights: Array,
     components: Sequence[AnyComponent],
     options: Options,
+    *,
+    spread: Array,
 ) -> tuple[FixedPart, CrossProducts, Array, float, NDArray[np.bool_]]:
     """Fixed part, Gram blocks, units of y and of weights, and which y the fixed part explains."""
-    spread = _spread(y, weights)
     size = np.max(np.abs(y), axis=0)
     # Precision weights have a unit, which the residual variance takes on; in it they average 1.
     unit = 1.0 if options.frequency else float(np.mean(weights))
@@ -245,6 +253,7 @@ def _fit_output(
     y_scale: float,
     unit: float,
     explained: bool,
+    moments: Array,
 ) -> Estimates:
     """Estimate the variances of one response, and return everything in the user's units."""
     sigma2_scale = y_scale**2 * unit
@@ -277,6 +286,7 @@ def _fit_output(
         y_scale=y_scale,
         sigma2_scale=sigma2_scale,
         explained=explained,
+        moments=moments,
     )
 
 
@@ -378,10 +388,11 @@ def _largest_ratio(errors: StandardErrors, of: StandardErrors) -> float:
     return max((a / b for a, b in pairs if b > 0), default=0.0)
 
 
-def _spread(y: Array, weights: Array) -> Array:
-    """Standard deviation of each response."""
-    deviation = y - np.average(y, axis=0, weights=weights)
-    return np.asarray(np.sqrt(np.average(deviation**2, axis=0, weights=weights)))
+def _moments(y: Array, weights: Array) -> Array:
+    """Sum of the weights, mean and standard deviation (3, t) of each response."""
+    mean = np.average(y, axis=0, weights=weights)
+    spread = np.sqrt(np.average((y - mean) ** 2, axis=0, weights=weights))
+    return np.array([np.full_like(mean, np.sum(weights)), mean, spread])
 
 
 def _freedom(
@@ -438,6 +449,7 @@ def _to_user_units(
     y_scale: float,
     sigma2_scale: float,
     explained: bool,
+    moments: Array,
 ) -> Estimates:
     solution = fit.solution
     active = [component for component in components if component.term is not None]
@@ -498,6 +510,7 @@ def _to_user_units(
         },
         deviance=_deviance(fit, fixed, freedom, y_scale, options.method, exact_fit),
         n=crossproducts.n,
+        response=moments,
         n_parameters=crossproducts.n_unpenalized + n_free + (RESIDUAL not in options.held),
         converged=fit.converged,
         solved=solution.solved,

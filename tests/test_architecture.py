@@ -138,7 +138,6 @@ ALLOWED = {
         "_crossproducts",
         "_empirical_bayes",
         "_fitted",
-        "_solution",
         "_variances",
         "kernels.layout",
     },

@@ -10,7 +10,7 @@ from .._crossproducts import CrossProducts
 from .._machine import require_memory
 from .._solution import Engine, PenalizedSolution, Variances
 from . import dense
-from .layout import choose_layout
+from .layout import Layout, choose_layout
 
 DENSE_ORDER = 64  # unknowns of a dense matrix that BLAS does not split between threads
 EXACT_FLOPS = 3e10  # of a factorisation, about two seconds on two cores
@@ -66,7 +66,7 @@ def prepare_engine(
             crossproducts, layout, reml=reml, n_probes=n_probes, random_state=random_state
         )
         return Engine("iterative", iterative, iterative)
-    return Engine("exact", exact_solver(crossproducts, reml=reml))
+    return Engine("exact", _prepare_exact(crossproducts, layout, reml=reml))
 
 
 def exact_solver(
@@ -91,7 +91,12 @@ def exact_solver(
     MemoryError
         If the dense corner needs more memory than the machine has.
     """
-    layout = choose_layout(crossproducts)
+    return _prepare_exact(crossproducts, choose_layout(crossproducts), reml=reml)
+
+
+def _prepare_exact(
+    crossproducts: CrossProducts, layout: Layout, *, reml: bool
+) -> Callable[[Variances], PenalizedSolution]:
     order = _corner_order(crossproducts, layout.rest)
     require_memory(order, "Use solver='iterative' or 'auto'.")
     if _corner_order(crossproducts, layout.chain + layout.rest) <= DENSE_ORDER:

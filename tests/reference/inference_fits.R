@@ -11,6 +11,9 @@ suppressPackageStartupMessages({
   library(lmerTest)
 })
 
+SCRIPT <- sub("^--file=", "", grep("^--file=", commandArgs(), value = TRUE))
+source(file.path(dirname(SCRIPT), "models.R"))
+
 FORMULAS <- list(
   sleepstudy = Reaction ~ Days + (Days | Subject),
   dyestuff = Yield ~ 1 + (1 | Batch),
@@ -28,21 +31,7 @@ CUTOFF <- 2.2          # where the profile ends; the wider interval is at 1.96
 MAX_POINTS <- 2000     # of a profile
 N_LEVELS <- 50         # levels kept of a factor of insteval
 
-# Far tighter than lme4's defaults, so that the optimiser's tolerance is not what a test sees.
-CONTROL <- lmerControl(
-  optimizer = "bobyqa",
-  optCtrl = list(rhoend = 1e-10, maxfun = 1e5),
-  calc.derivs = FALSE
-)
-
-group_of <- function(bar) deparse(bar[[3]])
-
-slopes_of <- function(bar) all.vars(bar[[2]])
-
-data_folder <- function() {
-  script <- sub("^--file=", "", grep("^--file=", commandArgs(), value = TRUE))
-  file.path(dirname(dirname(script)), "data")
-}
+data_folder <- function() file.path(dirname(dirname(SCRIPT)), "data")
 
 # Columns of groups become factors, with levels in the order of their labels as strings.
 read_data <- function(name, formula) {
@@ -52,16 +41,6 @@ read_data <- function(name, formula) {
   data <- read.csv(path, colClasses = setNames(rep("character", length(columns)), columns))
   data[columns] <- lapply(data[columns], factor)
   data
-}
-
-# Slopes by group; NULL where there are none.
-random_slopes <- function(bars) {
-  slopes <- list()
-  for (bar in Filter(function(bar) length(slopes_of(bar)) > 0, bars)) {
-    group <- group_of(bar)
-    slopes[[group]] <- c(slopes[[group]], slopes_of(bar))
-  }
-  if (length(slopes)) slopes
 }
 
 version_of <- function(package) as.character(packageVersion(package))

@@ -7,20 +7,11 @@
 # CSV may be gzip-compressed. Needs the packages lme4 and jsonlite.
 
 suppressPackageStartupMessages(library(lme4))
+SCRIPT <- sub("^--file=", "", grep("^--file=", commandArgs(), value = TRUE))
+source(file.path(dirname(SCRIPT), "models.R"))
 
 N_FITTED <- 20  # fitted values kept
 N_LEVELS <- 60  # levels of a factor whose random effects are kept
-
-# Far tighter than lme4's defaults, so that the optimiser's tolerance is not what a test sees.
-CONTROL <- lmerControl(
-  optimizer = "bobyqa",
-  optCtrl = list(rhoend = 1e-10, maxfun = 1e5),
-  calc.derivs = FALSE
-)
-
-group_of <- function(bar) deparse(bar[[3]])
-
-slopes_of <- function(bar) all.vars(bar[[2]])
 
 # Group columns become factors, with levels in the order of their labels as strings.
 read_data <- function(path, groups) {
@@ -28,16 +19,6 @@ read_data <- function(path, groups) {
   data <- read.csv(path, colClasses = classes)
   data[groups] <- lapply(data[groups], factor)
   data
-}
-
-# Slopes by group; NULL where there are none.
-random_slopes <- function(bars) {
-  slopes <- list()
-  for (bar in Filter(function(bar) length(slopes_of(bar)) > 0, bars)) {
-    group <- group_of(bar)
-    slopes[[group]] <- c(slopes[[group]], slopes_of(bar))
-  }
-  if (length(slopes)) slopes
 }
 
 describe_model <- function(id, path, formula, data) {
