@@ -12,10 +12,11 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-versio
 CREATED := $(VENV)/.created
 INSTALLED := $(VENV)/.installed
 INSTALLED_TEST := $(VENV)/.installed-test
+INSTALLED_DOCS := $(VENV)/.installed-docs
 
 PEERS := .venv-peers
 
-.PHONY: help demo test agreement format lint types check clean
+.PHONY: help demo test docs agreement format lint types check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +26,9 @@ demo: $(INSTALLED)  ## fit a model to the sleep study and print what it found
 
 test: $(INSTALLED_TEST)  ## run the tests and doctests; options go in PYTEST_ARGS="-k name"
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+docs: $(INSTALLED_DOCS)  ## build the documentation in docs/_build/html, running the gallery
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 agreement: $(INSTALLED_TEST) $(PEERS)/.created  ## compare answers with other programs' on small data
 	$(BIN)/python benchmarks/run.py --workload all --fast --repeats 0 \
@@ -44,7 +48,7 @@ types: $(INSTALLED_TEST)  ## check the type annotations of the package
 check: test lint types  ## all that continuous integration runs
 
 clean:  ## remove the virtual environment and all caches; do this to change PYTHON
-	rm -rf .venv .venv-* build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* build dist docs/_build docs/gallery *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find sklearn_mackay tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The package is installed in editable mode, so only a change of its metadata asks for another run of
@@ -66,4 +70,8 @@ $(INSTALLED): $(CREATED) setup.cfg pyproject.toml
 
 $(INSTALLED_TEST): $(INSTALLED)
 	$(PIP_INSTALL) --editable '.[test]' $(foreach requirement,$(WITH),'$(requirement)')
+	@touch $@
+
+$(INSTALLED_DOCS): $(INSTALLED)
+	$(PIP_INSTALL) --editable '.[docs]'
 	@touch $@

@@ -1,0 +1,70 @@
+"""Settings of the documentation; it is built without network access, warnings are errors."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import sklearn_mackay
+
+PROJECT_ROOT = Path(__file__).parent.parent
+
+project = "sklearn_mackay"
+author = "sklearn_mackay developers"
+copyright = author
+version = release = sklearn_mackay.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.extlinks",
+    "sphinx.ext.mathjax",
+    # Copies MathJax into the pages, so that formulas need no network.
+    "sphinx-mathjax-offline",
+    "numpydoc",
+    "myst_parser",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "conftest.py"]
+root_doc = "index"
+# Primes in plain text are transposes and must stay as they are.
+smartquotes = False
+# Links within the package must lead somewhere; without network access others cannot be looked up.
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"(?!sklearn_mackay).*")]
+
+extlinks = {"doi": ("https://doi.org/%s", "doi:%s")}
+myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 3
+
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+# scikit-learn generates them, with references that only its own documentation resolves.
+autodoc_default_options = {
+    "exclude-members": "set_fit_request, set_predict_request, set_score_request"
+}
+numpydoc_show_class_members = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": str(PROJECT_ROOT / "examples"),
+    "gallery_dirs": "gallery",
+    "filename_pattern": "/plot_",
+    "download_all_examples": False,
+    "show_memory": False,
+    "show_signature": False,
+    "only_warn_on_example_error": True,
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = "sklearn_mackay"
+html_static_path = ["_static"]
+html_css_files = ["style.css"]
+html_show_sourcelink = False
+html_copy_source = False
+html_theme_options = {
+    "navbar_end": ["theme-switcher"],
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+html_sidebars = {"get_started": [], "theory": [], "changelog": [], "contributing": [], "benchmarks": []}
