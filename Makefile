@@ -48,7 +48,7 @@ types: $(INSTALLED_TEST)  ## check the type annotations of the package
 check: test lint types  ## all that continuous integration runs
 
 clean:  ## remove the virtual environment and all caches; do this to change PYTHON
-	rm -rf .venv .venv-* build dist docs/_build docs/gallery *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* build dist docs/_build docs/gallery docs/generated *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find sklearn_mackay tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The package is installed in editable mode, so only a change of its metadata asks for another run of

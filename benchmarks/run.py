@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -251,6 +252,7 @@ def report(
     }
     return {
         "workload": f"{workload.title}{' (small version)' * fast}: `{workload.formula}`",
+        "date": date.today().isoformat(),
         "machine": machine(),
         "compared": COMPARISONS[workload.compared][0],
         "limit": COMPARISONS[workload.compared][2],
@@ -263,14 +265,15 @@ def markdown(record: dict[str, Any]) -> str:
     """Return the report as Markdown: times with agreement, then the answers themselves."""
     blocks = [
         f"## {record['workload']}",
-        _times_table(record["compared"], record["programs"]),
+        times_table(record["compared"], record["programs"]),
         _answers_table(record["programs"]),
         *(f"{peer} skipped: {reason}" for peer, reason in record["skipped"].items()),
     ]
     return "\n\n".join(blocks)
 
 
-def _times_table(compared: str, programs: dict[str, Any]) -> str:
+def times_table(compared: str, programs: dict[str, Any]) -> str:
+    """Return a table of what each program took, and of how its answer differs from ours."""
     header = [
         "program",
         "warm, median s",
@@ -281,7 +284,7 @@ def _times_table(compared: str, programs: dict[str, Any]) -> str:
         "criterion - ours",
         compared,
     ]
-    return _table(header, [_times_row(name, program) for name, program in programs.items()])
+    return table(header, [_times_row(name, program) for name, program in programs.items()])
 
 
 def _times_row(name: str, program: dict[str, Any]) -> list[str]:
@@ -308,7 +311,7 @@ def _answers_table(programs: dict[str, Any]) -> str:
     rows = [
         [name, *(_answer(program.get(key)) for key in keys)] for name, program in programs.items()
     ]
-    return _table(["answer", *(key.replace("_", " ") for key in keys)], rows)
+    return table(["answer", *(key.replace("_", " ") for key in keys)], rows)
 
 
 def _answer(value: dict[str, list[float]] | list[float] | float | None) -> str:
@@ -319,7 +322,8 @@ def _answer(value: dict[str, list[float]] | list[float] | float | None) -> str:
     return _show(value, ".10g", "none")
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 

@@ -1,13 +1,20 @@
 """Settings of the documentation; it is built without network access, warnings are errors."""
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+PROJECT_ROOT = Path(__file__).parent.parent
+BENCHMARKS = PROJECT_ROOT / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+from numpydoc.xref import DEFAULT_LINKS
+from page import write_page
 
 import sklearn_mackay
 
-PROJECT_ROOT = Path(__file__).parent.parent
+write_page(BENCHMARKS / "measured.json", PROJECT_ROOT / "docs" / "generated")
 
 project = "sklearn_mackay"
 author = "sklearn_mackay developers"
@@ -25,7 +32,7 @@ extensions = [
     "myst_parser",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "conftest.py"]
+exclude_patterns = ["_build", "generated"]
 root_doc = "index"
 # Primes in plain text are transposes and must stay as they are.
 smartquotes = False
@@ -44,6 +51,28 @@ autodoc_default_options = {
     "exclude-members": "set_fit_request, set_predict_request, set_score_request"
 }
 numpydoc_show_class_members = False
+# Types in docstrings are links where they are ours.
+RECORDS = {
+    "_held_out": ["HeldOut"],
+    "_inference": ["FixedEffects", "LikelihoodRatio", "Profile", "VarianceShares"],
+    "_summary": ["Summary", "RandomRow", "BlockRow", "FixedRow"],
+}
+numpydoc_xref_param_type = True
+numpydoc_xref_ignore = "all"
+numpydoc_xref_aliases = {
+    # Python's and NumPy's own documentation cannot be looked up.
+    **{word: word for word in DEFAULT_LINKS},
+    **{
+        name: f"sklearn_mackay.{module}.{name}"
+        for module, names in RECORDS.items()
+        for name in names
+    },
+    **{name: f"sklearn_mackay.{name}" for name in sklearn_mackay.__all__ if name[0].isupper()},
+}
+# `predict` in a docstring is a link.
+default_role = "autolink"
+add_module_names = False
+toc_object_entries_show_parents = "hide"
 
 sphinx_gallery_conf = {
     "examples_dirs": str(PROJECT_ROOT / "examples"),
@@ -67,4 +96,10 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"get_started": [], "theory": [], "changelog": [], "contributing": [], "benchmarks": []}
+html_sidebars = {
+    "get_started": [],
+    "theory": [],
+    "changelog": [],
+    "contributing": [],
+    "benchmarks": [],
+}

@@ -27,7 +27,7 @@ class Simulation:
     """Draws of ``[Z X y]'W[Z X y]`` with y from the fitted model and fixed effects of zero.
 
     ``Z'We`` and ``X'We`` are normal with the Gram matrix as covariance, times sigma2, and the rest
-    of ``e'We`` is a scaled chi-square: no row is needed.
+    of ``e'We`` is a scaled chi-square: no row is needed. Equation (22) of docs/theory.md.
 
     Parameters
     ----------

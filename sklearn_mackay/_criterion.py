@@ -12,7 +12,8 @@ def deviance(
 ) -> float:
     """``-2 log-likelihood`` with lme4's constants; REML and ML differ in `dof` and `log_det`.
 
-    ``dof log(2 pi sigma2) + log|spherical K| + y'Py - sum log w - sum log penalty``
+    ``dof log(2 pi sigma2) + log|spherical K| + y'Py - sum log w - sum log penalty``, equation (1)
+    of docs/theory.md.
 
     Parameters
     ----------
@@ -79,6 +80,7 @@ def steepest_release(
 
     A covariance may stay at zero in some directions only if the gradient ``N - vv'`` is positive
     semi-definite on them; otherwise the deviance falls along the direction returned.
+    Equation (10) of docs/theory.md.
 
     Parameters
     ----------

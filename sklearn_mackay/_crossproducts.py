@@ -131,6 +131,12 @@ class CrossProducts:
         return int(np.count_nonzero(self.penalty == 0.0))
 
     @property
+    def dense_order(self) -> int:
+        """Order of the largest dense matrix that solving may need: one term is eliminated."""
+        sizes = [term.n_effects for term in self.terms]
+        return sum(sizes) - max(sizes, default=0) + len(self.penalty)
+
+    @property
     def n_entries(self) -> int:
         """Numbers stored, a measure of memory."""
         terms = sum(term.own.size + term.fixed.size for term in self.terms)

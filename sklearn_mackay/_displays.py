@@ -64,7 +64,7 @@ class RandomEffectsDisplay:
     Parameters
     ----------
     effects : ndarray of shape (n_levels,) or (n_levels, s)
-        Predicted effects: one coefficient, or several.
+        Predicted effects: one coefficient, or several, in their units.
     std : ndarray of the same shape, default=None
         Standard deviations of their errors; None draws no intervals.
     labels : array-like of shape (n_levels,), default=None
@@ -95,8 +95,9 @@ class RandomEffectsDisplay:
     >>> from sklearn_mackay.datasets import load_sleepstudy
     >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
     >>> model = MacKayMixedRegressor(groups="Subject", random_slopes={"Subject": ["Days"]})
-    >>> RandomEffectsDisplay.from_estimator(model.fit(X, y), coefficient="Days")
-    <...>
+    >>> display = RandomEffectsDisplay.from_estimator(model.fit(X, y), coefficient="Days")
+    >>> display.ax_.get_xlabel()
+    'Subject: Days, 95% interval'
     """
 
     def __init__(
@@ -164,14 +165,24 @@ class RandomEffectsDisplay:
         Returns
         -------
         RandomEffectsDisplay
+            The display, drawn.
 
         Raises
         ------
         ValueError
-            For an unknown factor or coefficient, a model of several outputs, or a shrinkage plot
-            without X and y.
+            As in `plot`; for an unknown factor, a model of several outputs, another estimator, or
+            a shrinkage plot without X and y.
         AttributeError
             Where intervals are asked for and the fit kept no covariance.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor, RandomEffectsDisplay
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> RandomEffectsDisplay.from_estimator(model, kind="shrinkage", X=X, y=y)
+        <...>
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         _check_fitted(estimator)
@@ -227,6 +238,19 @@ class RandomEffectsDisplay:
         -------
         RandomEffectsDisplay
             The display itself.
+
+        Raises
+        ------
+        ValueError
+            For an unknown kind or coefficient, a level outside (0, 1), or a shrinkage plot without
+            `unpooled` estimates.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import RandomEffectsDisplay
+        >>> display = RandomEffectsDisplay(effects=[-1.2, 0.3, 0.9], std=[0.4, 0.5, 0.4])
+        >>> display.plot(color="C1").points_
+        <ErrorbarContainer object of 3 artists>
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
         _check_choice("kind", kind, EFFECT_KINDS)
@@ -409,14 +433,20 @@ class VarianceProfileDisplay:
     interval_points_ : matplotlib Line2D
         The ends of the interval, on the profile.
 
+    References
+    ----------
+    Bates, Maechler, Bolker, Walker (2015), "Fitting linear mixed-effects models using lme4",
+    section 5.1.
+
     Examples
     --------
     >>> from sklearn_mackay import MacKayMixedRegressor, VarianceProfileDisplay
     >>> from sklearn_mackay.datasets import load_sleepstudy
     >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
     >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
-    >>> VarianceProfileDisplay.from_estimator(model, "sd(residual)")
-    <...>
+    >>> display = VarianceProfileDisplay.from_estimator(model, "sd(residual)")
+    >>> round(display.estimate, 1)
+    31.0
     """
 
     def __init__(
@@ -464,6 +494,21 @@ class VarianceProfileDisplay:
         Returns
         -------
         VarianceProfileDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            As in the estimator's `profile`; for an unknown kind, or another estimator.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor, VarianceProfileDisplay
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> VarianceProfileDisplay.from_estimator(model, "sd(residual)", kind="deviance")
+        <...>
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         _check_fitted(estimator)
@@ -492,6 +537,21 @@ class VarianceProfileDisplay:
         -------
         VarianceProfileDisplay
             The display itself.
+
+        Raises
+        ------
+        ValueError
+            For an unknown kind.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn_mackay import VarianceProfileDisplay
+        >>> values = np.linspace(2, 6, 9)
+        >>> curve = {"values": values, "zeta": values - 4, "interval": (2.04, 5.96)}
+        >>> display = VarianceProfileDisplay(parameter="sd(residual)", estimate=4.0, **curve)
+        >>> display.plot().ax_.get_xlabel()
+        'sd(residual)'
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
         _check_choice("kind", kind, PROFILE_KINDS)
@@ -590,8 +650,9 @@ class ConvergenceDisplay:
     >>> from sklearn_mackay.datasets import load_sleepstudy
     >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
     >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
-    >>> ConvergenceDisplay.from_estimator(model)
-    <...>
+    >>> display = ConvergenceDisplay.from_estimator(model)
+    >>> sorted(display.variances)
+    ['Subject', 'residual']
     """
 
     def __init__(
@@ -615,6 +676,21 @@ class ConvergenceDisplay:
         Returns
         -------
         ConvergenceDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            As in `plot`; for a model of several outputs, or another estimator.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor, ConvergenceDisplay
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject", method="mackay").fit(X, y)
+        >>> ConvergenceDisplay.from_estimator(model)
+        <...>
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         _check_fitted(estimator)
@@ -643,6 +719,14 @@ class ConvergenceDisplay:
         ------
         ValueError
             If `ax` is not a sequence of two.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import ConvergenceDisplay
+        >>> history = {"deviance": [9.0, 4.0, 3.9], "variances": {"a": [1.0, 1.9, 2.0]}}
+        >>> display = ConvergenceDisplay(steps=["start", "mackay", "newton"], **history)
+        >>> list(display.plot().step_points_)
+        ['start', 'mackay', 'newton']
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
         self.axes_ = _two_axes(ax)
@@ -746,10 +830,8 @@ def _level_rows(
     estimator: Any, factor: str, X: Any, groups: Any
 ) -> tuple[NDArray[np.integer[Any]], Array]:
     """Level of each row, -1 for one not known, and the columns (s, n) of its coefficients."""
-    rows = estimator._read_rows(X, groups, [factor]).factors
-    if factor not in rows:
-        raise ValueError("This model was fitted with `fit(X, y, groups=...)`: give `groups` too.")
-    codes, columns = rows[factor]
+    estimator._require_labels(groups)
+    codes, columns = estimator._read_rows(X, groups, [factor]).factors[factor]
     return codes, columns
 
 

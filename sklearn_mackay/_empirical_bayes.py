@@ -30,6 +30,8 @@ ZERO_RESIDUAL = 1e-12  # share of y'Wy below which a residual is rounding of the
 HELD_RESIDUAL = 1e-8  # share of y'Wy that stands for a residual of zero; rounding stays small in it
 SUFFICIENT_DECREASE = 1e-4  # Armijo's constant
 MACKAY_STEPS = 1  # warm-up before Newton: far from the optimum a MacKay step is longer
+LONG_STEP = 1.5  # a Newton step is lengthened where it would have to be by more than this
+LONGEST_STEP = 30.0  # times a Newton step
 DAMPINGS = (0.1, 1.0, 10.0, 100.0)  # of the Hessian with unit diagonal, tried in turn
 SMALL = 0.1  # effective parameters below which zero, or leaving it, is worth a try
 ROTATION_TOLERANCE = 1e-7  # decrement that MacKay's update may leave, in units of the deviance
@@ -92,7 +94,10 @@ class Fit:
 
 @dataclass
 class _Walk:
-    """The present point of the loop, and how it got there."""
+    """The present point of the loop, and how it got there.
+
+    `curvature` is that of the deviance along the last Newton step, in units of the model's.
+    """
 
     solve: Solve
     crossproducts: CrossProducts
@@ -102,6 +107,7 @@ class _Walk:
     solution: PenalizedSolution
     deviance: float
     history: list[Iteration]
+    curvature: float = 1.0
 
     def look(self, variances: Variances) -> tuple[PenalizedSolution, float]:
         """Solve at `variances`; where everything is free, at their best common multiple."""
@@ -242,15 +248,19 @@ def _iterate_newton(walk: _Walk, max_iter: int, tol: float) -> bool:
             _safe_mackay(walk)
             continue
         step = newton_step(walk.solution, walk.freedom)
-        if step.decrement > tol:
-            if not (_descend(walk, step) or _release(walk, tol)):
-                _try(walk, "mm", mm_update(walk.solution, walk.freedom), step.decrement)
-            _zero(walk, step.decrement)
+        if step.decrement > tol * np.clip(walk.curvature, 1.0 / LONGEST_STEP, 1.0):
+            moved = (
+                _descend(walk, step)
+                or _release(walk, tol)
+                or _try(walk, "mm", mm_update(walk.solution, walk.freedom), step.decrement)
+            )
+            if not (_zero(walk, step.decrement) or moved):
+                return False
             before = step.decrement
             continue
-        # The decrement bounds the deviance; the variances err by its root. They are made exact,
-        # unless random traces err by more: steps converge linearly, so that the last two decrements
-        # tell the next.
+        # What the deviance can fall by is at most tol; the variances err by its root. They are made
+        # exact, unless random traces err by more: steps converge linearly, so that the last two
+        # decrements tell the next.
         is_exact = walk.solution.log_det is not None
         if is_exact or step.decrement > POLISHED * tol:
             _try(walk, "newton", step.at(1.0), step.decrement)
@@ -317,6 +327,8 @@ def _descend(walk: _Walk, step: NewtonStep) -> bool:
     """Take a Newton step, half of it or a damped one: the first that lowers the deviance enough."""
 
     def attempts() -> Iterator[tuple[NewtonStep, float]]:
+        if walk.curvature * LONG_STEP < 1.0:
+            yield step, 1.0 / max(walk.curvature, 1.0 / LONGEST_STEP)
         yield step, 1.0
         yield step, 0.5
         for damping in DAMPINGS:
@@ -326,9 +338,22 @@ def _descend(walk: _Walk, step: NewtonStep) -> bool:
         solution, value = walk.look(attempt.at(length))
         bound = walk.deviance + SUFFICIENT_DECREASE * length * attempt.slope
         if value <= bound + walk.rounding:
+            walk.curvature = _curvature(walk, attempt.slope, length, value)
             walk.move("newton", solution, value, step.decrement)
             return True
     return False
+
+
+def _curvature(walk: _Walk, slope: float, length: float, value: float) -> float:
+    """Curvature that a new value of the deviance tells, in units of the model's ``-slope``.
+
+    It is far from one where average information is far from the Hessian: for instance where the
+    fixed part lacks the effects' mean, which the variance then holds.
+    """
+    expected = -slope * length
+    if expected <= 100.0 * walk.rounding:
+        return 1.0
+    return 2.0 * (value - walk.deviance + expected) / (expected * length)
 
 
 def _try(walk: _Walk, name: str, candidate: Variances, change: float) -> bool:

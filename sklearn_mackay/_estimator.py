@@ -53,6 +53,7 @@ from ._inference import (
     Profile,
     VarianceShares,
     Zeta,
+    check_level,
     choose_parameters,
     coefficient_tests,
     coefficient_zeta,
@@ -64,6 +65,8 @@ from ._inference import (
     variance_shares,
     variance_zeta,
     wald_interval,
+    with_intercept_std,
+    without_intercept,
 )
 from ._model import ILL_CONDITIONED, Estimates, Options, fit_model
 from ._progress import progress
@@ -132,9 +135,9 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     fit_intercept : bool, default=True
         Whether the fixed part has an intercept.
     method : {"reml", "ml", "mackay", "quick"}, default="reml"
-        "reml" and "ml" maximise their likelihood by average information; "mackay" iterates
-        MacKay's evidence update to the optimum of REML; "quick" is Hinton's "quick and dirty"
-        update, biased towards zero, kept because it is the published method.
+        "reml" and "ml" maximise their likelihood by average information [3]_; "mackay" iterates
+        MacKay's evidence update [1]_ to the optimum of REML; "quick" is Hinton's "quick and
+        dirty" update [4]_, biased towards zero, kept because it is the published method.
     solver : {"auto", "exact", "iterative"}, default="auto"
         Engine. "exact": block elimination, with a dense factorisation of what is crossed.
         "iterative": conjugate gradients, and traces from random probes. "auto": exact where that
@@ -143,8 +146,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Random probes the iterative engine begins with; it draws more until they add less than a
         twentieth to the standard error of every variance.
     fixed_variances : dict, default=None
-        ``{"subject": 4.0, "residual": 1.0}``, a covariance matrix for a factor with slopes: these
-        are held, the others estimated.
+        ``{"subject": 4.0, "residual": 1.0}`` in squared units of y, a covariance matrix for a
+        factor with slopes: these are held, the others estimated.
     initial_variances : dict, default=None
         Where to start, in the same form.
     effects : {"conditional", "population"} or list of str, default="conditional"
@@ -173,10 +176,10 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     Attributes
     ----------
     coef_ : ndarray of shape (n_fixed_features,)
-        Coefficients, in the order of `fixed_features_`. Here and below, a response of shape
-        (n_samples, n_outputs) puts an axis of outputs first.
+        Coefficients, in units of y for a unit of the column, in the order of `fixed_features_`.
+        Here and below, a response of shape (n_samples, n_outputs) puts an axis of outputs first.
     intercept_ : float
-        Fixed intercept.
+        Fixed intercept, in units of y.
     coef_std_, intercept_std_ : ndarray of shape (n_fixed_features,), float
         Their standard errors; NaN for a column dropped as a combination of others. Those that
         depend on a feature block need `store_covariance`, and are NaN without.
@@ -185,7 +188,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         beside dense blocks the intercept's is that at the blocks' means.
     variance_components_ : dict of str to float or ndarray of shape (s, s)
         Variance of each factor's effects, a covariance matrix with slopes (intercept first, then
-        slopes as given); of each feature block's coefficients; and "residual".
+        slopes as given); of each feature block's coefficients; and "residual". In squared units
+        of `intercept_` and `coef_`.
     alpha_ : dict of str to float
         Ridge penalty that each feature block's variance stands for, ``residual / variance``;
         infinite where the variance is zero.
@@ -193,7 +197,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Standard error which the probes add to each entry of `variance_components_`; zero with
         the exact engine.
     random_effects_ : dict of str to ndarray of shape (n_levels, s)
-        Predicted effects of each level, in the order of `group_levels_`.
+        Predicted effects of each level, in the order of `group_levels_`: what a level adds to
+        `intercept_` and to the coefficients of its slopes, in their units.
     random_effects_std_ : dict of str to ndarray of shape (n_levels, s)
         Standard deviation of their error, which that of the fixed effects is part of.
     group_levels_ : dict of str to ndarray of shape (n_levels,)
@@ -201,8 +206,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     effective_dof_ : dict of str to float
         MacKay's effective number of parameters, ``gamma``, of each factor and feature block.
     log_likelihood_ : float
-        Log-likelihood (REML's except for method="ml"), with lme4's constants; ``inf`` where the
-        model fits y exactly.
+        Natural logarithm of the likelihood (REML's except for method="ml"), with lme4's constants
+        [2]_; ``inf`` where the model fits y exactly.
     log_likelihood_mc_error_ : float
         Standard error of `log_likelihood_` from the probes; zero with the exact engine.
     aic_, bic_ : float
@@ -212,7 +217,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     n_products_ : int
         Products with a batch of vectors that the iterative engine took, its measure of work.
     n_iter_ : int
-        Number of times the penalised equations were solved.
+        Number of iterations, each of which solves the penalised equations.
     converged_ : bool
         Whether the iteration met `tol`, and no variance at zero wants to grow.
     singular_ : bool
@@ -242,6 +247,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     .. [2] Bates, Maechler, Bolker, Walker (2015), "Fitting linear mixed-effects models using
        lme4", Journal of Statistical Software 67(1).
     .. [3] Gilmour, Thompson, Cullis (1995), "Average information REML", Biometrics 51(4).
+    .. [4] Hinton (2012), Neural Networks for Machine Learning, lecture 9f.
 
     Examples
     --------
@@ -308,7 +314,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
     ) -> MacKayMixedRegressor:
-        """Estimate variances, fixed effects and random effects.
+        """Estimate variances, then fixed effects and random effects at these variances.
 
         Parameters
         ----------
@@ -329,7 +335,27 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            For input that cannot be fitted; the estimator is then as before.
+            For a parameter outside its values, a column that does not exist or is not numeric,
+            NaN or infinity outside grouping columns, a negative weight, a factor with one level,
+            or two with the same levels; the estimator is then as before.
+
+        Warns
+        -----
+        ConvergenceWarning
+            Where variances or conjugate gradients did not converge, or method="quick" lost a
+            direction of a covariance.
+        UserWarning
+            Where fixed features are collinear, a variance is not identified or rests on two
+            levels, or the model fits y exactly.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor().fit(X[["Days"]], y, groups=X["Subject"])
+        >>> print(model.groups_, model.coef_.round(2), round(model.intercept_, 2))
+        ['Subject'] [10.47] 251.41
         """
         # The only road to TensorFlow: importing the package, predicting, unpickling and fitting
         # small problems do without.
@@ -387,7 +413,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def predict(
         self, X: Any, groups: Any = None, *, return_std: bool = False, effects: Any = None
     ) -> Any:
-        """Predict the mean of y.
+        """Predict the mean of y: ``X beta + sum_k Z_k b_k``.
 
         Parameters
         ----------
@@ -406,14 +432,33 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Returns
         -------
         mean : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            In units of y.
         std : ndarray of the same shape
-            Only with `return_std`.
+            Only with `return_std`; in units of y.
 
         Raises
         ------
         ValueError
-            For a level not seen in `fit` where ``unknown_groups="error"``; for `return_std` where
+            For columns or `groups` that are not those of `fit`, an unknown factor in `effects`,
+            or a level not seen in `fit` where ``unknown_groups="error"``; for `return_std` where
             the fit kept no covariance.
+
+        Warns
+        -----
+        UserWarning
+            Where `fit` was given `groups` and they are missing here; where no label of a factor is
+            known, and numbers stand against strings.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> new = X[:2].assign(Subject=["308", "somebody else"])
+        >>> mean, std = model.predict(new, return_std=True)
+        >>> print(mean.round(1), std.round(1))
+        [292.2 261.9] [32.6 49.3]
         """
         rows = self._read_rows(X, groups, effects)
         mean = sum(self._parts(rows).values())
@@ -449,12 +494,13 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples, 2) or (n_samples, n_outputs, 2)
-            Lower and upper bounds.
+            Lower and upper bounds, in units of y.
 
         Raises
         ------
         ValueError
-            For a level outside (0, 1); where the fit kept no covariance.
+            As in `predict`; for a level outside (0, 1) or an unknown kind; where the fit kept no
+            covariance.
 
         Examples
         --------
@@ -488,7 +534,13 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Returns
         -------
         dict of str to ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            "fixed", which holds the intercept, and one entry for each feature block and factor.
+            "fixed", which holds the intercept, and one entry for each feature block and for each
+            factor that the parameter `effects` of the estimator adds; in units of y.
+
+        Raises
+        ------
+        ValueError
+            As in `predict`.
 
         Examples
         --------
@@ -523,11 +575,13 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples_X, n_samples) or (n_samples_X, n_outputs, n_samples)
+            Responses in units of y, of weight 1.
 
         Raises
         ------
         ValueError
-            Where the fit kept no covariance.
+            As in `predict`; where `n_samples` is no positive integer, or the fit kept no
+            covariance.
 
         Examples
         --------
@@ -558,7 +612,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return np.asarray(mean[..., np.newaxis] + draws)
 
     def random_effects_covariance(self, factor: str, *, given_fixed: bool = False) -> Array:
-        """Covariance of the error of a factor's random effects, level by level.
+        """Covariance of ``b_hat_j - b_j``, the error of a factor's effects, level by level.
 
         Parameters
         ----------
@@ -571,11 +625,30 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_levels, s, s) or (n_outputs, n_levels, s, s)
+            In the order of `group_levels_` and squared units of `random_effects_`.
 
         Raises
         ------
         ValueError
             For an unknown factor; where the fit kept no covariance.
+
+        References
+        ----------
+        Bates, Maechler, Bolker, Walker (2015), "Fitting linear mixed-effects models using lme4",
+        section 5.1, for the conditional variance.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject", random_slopes={"Subject": ["Days"]})
+        >>> print(model.fit(X, y).random_effects_covariance("Subject")[0].round(1))
+        [[171.6 -19.7]
+         [-19.7   7. ]]
+        >>> print(model.random_effects_covariance("Subject", given_fixed=True)[0].round(1))
+        [[145.7 -21.4]
+         [-21.4   5.3]]
         """
         check_is_fitted(self)
         self._require_factor(factor)
@@ -587,7 +660,27 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     @property
     def random_effects_std_(self) -> dict[str, Array]:
-        """Standard deviation of the error of each effect; the fixed effects' is part of it."""
+        """Standard deviation of the error of each effect; the fixed effects' is part of it.
+
+        Returns
+        -------
+        dict of str to ndarray of shape (n_levels, s)
+            In the order and units of `random_effects_`.
+
+        Raises
+        ------
+        AttributeError
+            Where the fit kept no covariance.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject", random_slopes={"Subject": ["Days"]})
+        >>> print(model.fit(X, y).random_effects_std_["Subject"][0].round(2))
+        [13.1   2.64]
+        """
         check_is_fitted(self)
         if self._models is None:
             raise AttributeError(self._not_kept("random_effects_std_"))
@@ -599,7 +692,22 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     @property
     def coef_std_(self) -> Array:
-        """Standard errors of the coefficients; NaN where they are not known."""
+        """Standard errors of the coefficients; NaN where they are not known.
+
+        Returns
+        -------
+        ndarray of shape (n_fixed_features,) or (n_outputs, n_fixed_features)
+            In units of `coef_`.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> print(model.coef_std_.round(3))
+        [0.804]
+        """
         check_is_fitted(self)
         std: Array = self._coef_std.copy()
         if self._roles.blocks and self._models is not None:
@@ -611,7 +719,22 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     @property
     def intercept_std_(self) -> Any:
-        """Standard error of the intercept; NaN where it is not known."""
+        """Standard error of the intercept; NaN where it is not known.
+
+        Returns
+        -------
+        float or ndarray of shape (n_outputs,)
+            In units of y.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> round(model.intercept_std_, 3)
+        9.747
+        """
         check_is_fitted(self)
         if not self._roles.blocks or self._models is None:
             return self._intercept_std
@@ -639,6 +762,15 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         HeldOut
             `mean`, `std` and `log_density`, one entry for each row; NaN for a row that alone
             determines an effect.
+
+        Raises
+        ------
+        ValueError
+            As in `fit`; for several outputs, or a residual variance of zero.
+
+        References
+        ----------
+        Rasmussen, Williams (2006), Gaussian Processes for Machine Learning, section 5.4.2.
 
         Examples
         --------
@@ -671,6 +803,12 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Returns
         -------
         HeldOut
+            Row by row, as from `loo_predict`.
+
+        Raises
+        ------
+        ValueError
+            As in `cv_predict`; for an unknown factor.
 
         Examples
         --------
@@ -717,11 +855,24 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Returns
         -------
         HeldOut
+            Row by row, as from `loo_predict`.
 
         Raises
         ------
         ValueError
-            Where the folds are no partition of the rows.
+            As in `loo_predict`; where the folds are no partition of the rows, or one has more
+            than 5,000 rows and touches more than 5,000 effects.
+
+        Examples
+        --------
+        >>> from sklearn.model_selection import KFold
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> folds = KFold(10, shuffle=True, random_state=0)
+        >>> float(model.cv_predict(X, y, folds).log_density.sum().round(1))
+        -881.2
         """
         folds = [np.asarray(test) for _, test in check_cv(cv).split(X, y, split_groups)]
         rows = np.concatenate([np.zeros(0, dtype=np.intp), *folds])
@@ -740,6 +891,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """Refit at the fitted variances, then leave out fold after fold, or row after row."""
         self._require_one_output()
         self._require_errors()
+        self._require_labels(groups)
         if np.ndim(y) != 1:
             raise ValueError(f"This needs y of shape (n_samples,), got {np.shape(y)}.")
         twin = clone(self).set_params(
@@ -778,7 +930,13 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            Where the fit kept no covariance, has several outputs, or is no optimum of a likelihood.
+            Where the fit kept no covariance, has several outputs or a residual variance of zero,
+            or is no optimum of a likelihood (method="quick").
+
+        References
+        ----------
+        Kuznetsova, Brockhoff, Christensen (2017), "lmerTest package: tests in linear mixed effects
+        models", Journal of Statistical Software 82(13).
 
         Examples
         --------
@@ -792,12 +950,12 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """
         model, _, solve = self._at_optimum()
         tests = self._tests(curvature(model, solve, Coordinates(model)))
-        return tests if self.fit_intercept else tests.without_intercept()
+        return tests if self.fit_intercept else without_intercept(tests)
 
     def _tests(self, curve: Curvature) -> FixedEffects:
         """Tests of all coefficients, the intercept first also where there is none."""
         tests = coefficient_tests(self._fixed_names, self._fixed_estimates(), curve)
-        return tests.with_intercept_std(self.intercept_std_) if self._roles.blocks else tests
+        return with_intercept_std(tests, self.intercept_std_) if self._roles.blocks else tests
 
     def confint(
         self,
@@ -840,13 +998,14 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Returns
         -------
         dict of str to (float, float)
-            Lower and upper bound. A standard deviation that may be zero has the lower bound 0.
+            Lower and upper bound, in units of the parameter. A standard deviation that may be
+            zero has the lower bound 0.
 
         Raises
         ------
         ValueError
-            For an unknown parameter or method; where the fit kept no covariance, has several
-            outputs, or is no optimum of a likelihood.
+            As in `fixed_effects`; for an unknown parameter or method, a level outside (0, 1), or
+            fewer than two draws.
 
         References
         ----------
@@ -864,7 +1023,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         sd(Subject: intercept): 26.62 to 55.19
         sd(residual): 27.89 to 34.71
         """
-        normal_quantile(level)
+        check_level(level)
         if not isinstance(n_resamples, Integral) or n_resamples < 2:
             raise ValueError(f"`n_resamples` must be an integer above 1, got {n_resamples!r}.")
         model, prepare, solve = self._at_optimum()
@@ -908,6 +1067,17 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Returns
         -------
         Profile
+            Values of the parameter, and the signed root of the criterion's rise there.
+
+        Raises
+        ------
+        ValueError
+            As in `confint`; for a factor that has several parameters.
+
+        References
+        ----------
+        Bates, Maechler, Bolker, Walker (2015), "Fitting linear mixed-effects models using lme4",
+        section 5.1.
 
         Examples
         --------
@@ -919,6 +1089,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         >>> profile.values.round(1), profile.zeta.round(1)
         (array([27. , 29.3, 31. , 31.5, 33.8, 36. ]), array([-2.6, -1. ,  0. ,  0.3,  1.5,  2.6]))
         """
+        if not isinstance(n_points, Integral) or n_points < 2:
+            raise ValueError(f"`n_points` must be an integer above 1, got {n_points!r}.")
         model, prepare, solve = self._at_optimum()
         chosen = self._choose(parameter, model, "profile")
         if len(chosen) > 1:
@@ -937,14 +1109,16 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Returns
         -------
         LikelihoodRatio
+            Statistic, degrees of freedom and p value.
 
         Raises
         ------
         TypeError
             For another estimator.
         ValueError
-            For fits by different criteria or to different data, for REML fits with different
-            fixed parts, whose likelihoods are not comparable, and for equal numbers of parameters.
+            For fits by different criteria, with different penalties or weights, of several
+            outputs, or to different data; for REML fits with different fixed parts, whose
+            likelihoods are not comparable; for equal numbers of parameters.
 
         Examples
         --------
@@ -996,6 +1170,18 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Returns
         -------
         VarianceShares
+            Shares between 0 and 1.
+
+        Raises
+        ------
+        ValueError
+            For several outputs; where the fit kept no covariance.
+
+        References
+        ----------
+        Nakagawa, Schielzeth (2013), "A general and simple method for obtaining R2 from generalized
+        linear mixed-effects models", Methods in Ecology and Evolution 4; for slopes Johnson (2014),
+        the same 5.
 
         Examples
         --------
@@ -1017,6 +1203,11 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Summary
             Prints as text, and is shown as HTML by notebooks. Degrees of freedom and shares of
             variance are left out where the fit kept no covariance.
+
+        Raises
+        ------
+        ValueError
+            For several outputs.
 
         Examples
         --------
@@ -1044,7 +1235,13 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         estimate, std = self._fixed_estimates(), np.sqrt(np.diag(self.vcov_))
         unknown = np.full(len(std), np.nan)
         tests = FixedEffects(self._fixed_names, estimate, std, unknown, unknown, unknown)
-        return tests if self.fit_intercept else tests.without_intercept()
+        return tests if self.fit_intercept else without_intercept(tests)
+
+    def _require_labels(self, groups: Any) -> None:
+        if groups is None and any(not factor.columns for factor in self._roles.factors):
+            raise ValueError(
+                "This model was fitted with `fit(X, y, groups=...)`: give `groups` too."
+            )
 
     def _require_factor(self, factor: Any) -> None:
         if not isinstance(factor, str) or factor not in self.groups_:
@@ -1087,7 +1284,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         if not self.fit_intercept:
             del coefficients["intercept"]
         elif self._roles.blocks:
-            without["intercept"] = "depends on the feature blocks': see `intercept_std_`"
+            without["intercept"] = "depends on the feature blocks: see `intercept_std_`"
         for name, i in coefficients.items():
             if not self.vcov_[i, i] > 0:
                 without[name] = "was dropped as a combination of others"
@@ -1096,7 +1293,11 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                     "has no profile here: fixed parts are compared by method='ml' with alpha=0.0; "
                     "use confint(method='wald')"
                 )
-        for name in [wanted] if isinstance(wanted, str) else wanted if wanted is not None else []:
+        if isinstance(wanted, str):
+            wanted = [wanted]
+        elif wanted is not None and not isinstance(wanted, Sequence):
+            raise ValueError(f"`parameter` must be a name or a list of names, got {wanted!r}.")
+        for name in wanted or ():
             if name in without:
                 raise ValueError(f"Coefficient {name!r} {without[name]}.")
         known |= {name: i for name, i in coefficients.items() if name not in without}
@@ -1116,22 +1317,35 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return coefficient_zeta(model, prepare, parameter, estimate, std)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
-        """Coefficient of determination of the prediction.
+        """Coefficient of determination of the prediction, ``1 - RSS / TSS``.
 
         Parameters
         ----------
-        X : data frame, array-like or sparse matrix of shape (n_samples, n_features)
-            The columns that `fit` saw.
+        X, groups
+            As in `predict`.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Response.
         sample_weight : array-like of shape (n_samples,), default=None
             Row weights.
-        groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
-            As in `predict`.
 
         Returns
         -------
         float
+            At most 1, and 0 for the mean of y; the mean over outputs.
+
+        Raises
+        ------
+        ValueError
+            As in `predict`; for another number of rows or outputs in y.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> round(model.score(X, y), 3)
+        0.726
         """
         return float(r2_score(y, self.predict(X, groups), sample_weight=sample_weight))
 
@@ -1145,6 +1359,13 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Returns
         -------
         MetadataRequest
+            Of `fit`, `predict` and `score`.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> MacKayMixedRegressor(groups="Subject").get_metadata_routing().fit.requests
+        {'sample_weight': None, 'groups': False}
         """
         routing = super().get_metadata_routing()
         if self.groups is not None:
@@ -1299,7 +1520,10 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             "n_iter_": estimates.n_iter,
             "converged_": estimates.converged,
             "singular_": estimates.singular,
-            "history_": estimates.history,
+            "history_": [
+                {**iteration, "variances": _by_factor(iteration["variances"])}
+                for iteration in estimates.history
+            ],
         }
 
     def _keep(
@@ -1383,6 +1607,13 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 "Conjugate gradients did not converge: the factors are hardly connected, or their "
                 "variances enormous beside the residual. The estimates are not to be trusted. Use "
                 "solver='exact', or fewer factors."
+            )
+            said.append((message, ConvergenceWarning))
+        elif not estimates.converged and estimates.n_iter < self.max_iter:
+            message = (
+                f"The variances stopped after {estimates.n_iter} iterations, where rounding hides "
+                "which way the criterion falls: some effects vary enormously beside the residual. "
+                "Remove random slopes, or factors whose levels have few rows."
             )
             said.append((message, ConvergenceWarning))
         elif not estimates.converged:
@@ -1573,13 +1804,13 @@ def _stacked(outputs: Sequence[Any]) -> Any:
     return list(outputs) if isinstance(first, list) else np.array(outputs)
 
 
-def _by_factor(matrices: Mapping[str, Array]) -> dict[str, float | Array]:
+def _by_factor(matrices: Mapping[str, Any]) -> dict[str, float | Array]:
     """Covariances as users see them: a number where there is one coefficient."""
-    return {name: float(S[0, 0]) if S.shape == (1, 1) else S for name, S in matrices.items()}
+    return {name: np.asarray(S).item() if np.size(S) == 1 else S for name, S in matrices.items()}
 
 
 def _ratio(sigma2: float, variance: float) -> float:
-    """Ridge penalty that a prior variance stands for; none at all where both are zero."""
+    """Ridge penalty that a prior variance stands for, equation (11) of docs/theory.md."""
     return sigma2 / variance if variance > 0 else float(np.inf)
 
 

@@ -179,13 +179,17 @@ def _assemble(
     free = np.flatnonzero(penalty == 0.0)
     coefficients = np.zeros((len(penalty), *y.shape[1:]))
     residual = y
+    if fit_intercept:
+        # Exact where the offset is large beside what varies; a product with X would round it.
+        coefficients[-1] = _mean(y, weights)
+        residual = y - coefficients[-1]
     if len(free):
         X_free = X if len(free) == X.shape[1] else X[:, free]
         gram = sum(
             to_dense(X_free[rows].T @ row_scaled(X_free[rows], weights[rows]))
             for rows in row_blocks(*X_free.shape)
         )
-        # A second pass removes what rounding of a large offset left in the first.
+        # A second pass removes what rounding left in the first.
         for _ in range(2):
             delta = linalg.lstsq(gram, X_free.T @ (weights * residual.T).T)[0]
             residual = residual - X_free @ delta

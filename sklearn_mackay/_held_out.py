@@ -2,7 +2,8 @@
 
 Leaving rows ``J`` out of the equations changes the residuals ``e_J`` to ``(I - H_JJ)^-1 e_J`` with
 ``H = W C W' Omega / sigma2``, where ``W`` are the rows of ``[Z X]``, ``Omega`` their weights and
-``C`` is the covariance of the effects; and ``v = W_J C W_J'`` to ``(I - H_JJ)^-1 v``.
+``C`` is the covariance of the effects; and ``v = W_J C W_J'`` to ``(I - H_JJ)^-1 v``. Equation (18)
+of docs/theory.md.
 """
 
 from __future__ import annotations
@@ -32,11 +33,22 @@ class HeldOut:
     Attributes
     ----------
     mean : ndarray of shape (n_samples,)
-        Prediction.
+        Prediction, in units of y.
     std : ndarray of shape (n_samples,)
-        Standard deviation of a new y there.
+        Standard deviation of a new y there, in units of y.
     log_density : ndarray of shape (n_samples,)
-        Logarithm of the predictive density at the row's y; their sum compares models.
+        Natural logarithm of the normal density with this mean and std at the row's y; the sum
+        compares models of the same y.
+
+    Examples
+    --------
+    >>> from sklearn_mackay import MacKayMixedRegressor
+    >>> from sklearn_mackay.datasets import load_sleepstudy
+    >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+    >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+    >>> held_out = model.loo_predict(X, y)
+    >>> print(((y - held_out.mean) / held_out.std).std().round(2))
+    1.0
     """
 
     mean: Array

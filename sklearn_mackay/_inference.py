@@ -216,7 +216,10 @@ class Coordinates:
 
 
 def _covariance(sds: Array, angles: Array) -> Array:
-    """``D R D`` with ``R = NN'``, row i of the lower triangular ``N`` given by i angles."""
+    """``D R D`` with ``R = NN'``, row i of the lower triangular ``N`` given by i angles.
+
+    Equation (19) of docs/theory.md.
+    """
     s = len(sds)
     if not len(angles):
         return np.asarray(np.diag(sds**2))
@@ -331,18 +334,29 @@ def _scale(coordinates: Coordinates, phi: Array) -> Array:
 
 @dataclass(frozen=True)
 class FixedEffects:
-    """Tests of single coefficients.
+    """Tests of single coefficients: ``t = estimate / std_error``, two-sided.
 
     Attributes
     ----------
     names : tuple of str
-        "intercept", then the fixed features.
+        "intercept" where there is one, then the fixed features that are in no feature block; the
+        arrays, of shape (1 + p,), follow this order.
     estimate, std_error : ndarray of shape (1 + p,)
-        Coefficients and their standard errors.
+        Coefficients and their standard errors, in units of y for a unit of the column.
     df : ndarray of shape (1 + p,)
         Satterthwaite's degrees of freedom.
     t_value, p_value : ndarray of shape (1 + p,)
         Of the hypothesis that the coefficient is zero.
+
+    Examples
+    --------
+    >>> from sklearn_mackay import MacKayMixedRegressor
+    >>> from sklearn_mackay.datasets import load_sleepstudy
+    >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+    >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+    >>> tests = model.fixed_effects()
+    >>> print(tests.names, tests.t_value.round(1))
+    ('intercept', 'Days') [25.8 13. ]
     """
 
     names: tuple[str, ...]
@@ -352,29 +366,57 @@ class FixedEffects:
     t_value: Array
     p_value: Array
 
-    def without_intercept(self) -> FixedEffects:
-        """The same for the features alone."""
-        arrays = (self.estimate, self.std_error, self.df, self.t_value, self.p_value)
-        return FixedEffects(self.names[1:], *(array[1:] for array in arrays))
-
-    def with_intercept_std(self, std: float) -> FixedEffects:
-        """The same with a standard error of the intercept that has no degrees of freedom."""
-        arrays = [array.copy() for array in (self.std_error, self.df, self.t_value, self.p_value)]
-        for array, value in zip(arrays, (std, np.nan, self.estimate[0] / std, np.nan), strict=True):
-            array[0] = value
-        return FixedEffects(self.names, self.estimate, *arrays)
-
     def interval(self, level: float) -> Array:
-        """Confidence intervals (1 + p, 2)."""
-        width = stdtrit(self.df, 0.5 + 0.5 * level) * self.std_error
+        """Confidence intervals ``estimate -/+ t(df) std_error``.
+
+        Parameters
+        ----------
+        level : float
+            Probability between 0 and 1.
+
+        Returns
+        -------
+        ndarray of shape (1 + p, 2)
+            Lower and upper bounds.
+
+        Raises
+        ------
+        ValueError
+            For a level outside (0, 1).
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> print(model.fixed_effects().interval(0.95).round(1))
+        [[231.2 271.6]
+         [  8.9  12.1]]
+        """
+        width = stdtrit(self.df, 0.5 + 0.5 * check_level(level)) * self.std_error
         return np.column_stack([self.estimate - width, self.estimate + width])
+
+
+def without_intercept(tests: FixedEffects) -> FixedEffects:
+    """The tests of the features alone."""
+    arrays = (tests.estimate, tests.std_error, tests.df, tests.t_value, tests.p_value)
+    return FixedEffects(tests.names[1:], *(array[1:] for array in arrays))
+
+
+def with_intercept_std(tests: FixedEffects, std: float) -> FixedEffects:
+    """The same tests with a standard error of the intercept that has no degrees of freedom."""
+    arrays = [array.copy() for array in (tests.std_error, tests.df, tests.t_value, tests.p_value)]
+    for array, value in zip(arrays, (std, np.nan, tests.estimate[0] / std, np.nan), strict=True):
+        array[0] = value
+    return FixedEffects(tests.names, tests.estimate, *arrays)
 
 
 def satterthwaite(curve: Curvature) -> Array:
     """Degrees of freedom of each coefficient's variance ``v``: ``2 v^2 / Var(v)``.
 
     ``Var(v) = g' A g`` with the derivatives ``g`` of ``v`` and the covariance ``A`` of the
-    variance parameters from the observed Hessian.
+    variance parameters from the observed Hessian. Equation (20) of docs/theory.md.
 
     References
     ----------
@@ -398,9 +440,14 @@ def coefficient_tests(names: Sequence[str], estimate: Array, curve: Curvature) -
 
 def normal_quantile(level: Any) -> float:
     """Half width of the interval that holds a standard normal variable with probability `level`."""
+    return float(ndtri(0.5 + 0.5 * check_level(level)))
+
+
+def check_level(level: Any) -> float:
+    """Return a probability, or refuse it."""
     if not (isinstance(level, Real) and 0 < float(level) < 1):
         raise ValueError(f"`level` must be a probability between 0 and 1, got {level!r}.")
-    return float(ndtri(0.5 + 0.5 * float(level)))
+    return float(level)
 
 
 def wald_interval(
@@ -502,14 +549,24 @@ class Profile:
     ----------
     parameter : str
         Its name.
-    values : ndarray of shape (n_points,)
-        Where it was held.
-    zeta : ndarray of shape (n_points,)
+    values : ndarray of shape (n_points,) or (n_points + 1,)
+        Where it was held, ascending, in its units; the estimate is among them.
+    zeta : ndarray of the same shape
         Signed root of the rise of the deviance; normal quantiles cut intervals off it.
     estimate : float
         Where the deviance is least.
     interval : tuple of float
         Bounds at 95 %; a bound of the parameter itself where the deviance stays low up to it.
+
+    Examples
+    --------
+    >>> from sklearn_mackay import MacKayMixedRegressor
+    >>> from sklearn_mackay.datasets import load_sleepstudy
+    >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+    >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+    >>> profile = model.profile("sd(residual)", 5)
+    >>> round(profile.estimate, 1), [round(bound, 1) for bound in profile.interval]
+    (31.0, [27.9, 34.7])
     """
 
     parameter: str
@@ -695,7 +752,10 @@ def coefficient_zeta(
 
 
 def hold_combination(crossproducts: CrossProducts, direction: Array, value: float) -> CrossProducts:
-    """Gram blocks of the model in which ``direction'beta`` is known, with one column less."""
+    """Gram blocks of the model in which ``direction'beta`` is known, with one column less.
+
+    Equation (21) of docs/theory.md.
+    """
     r = len(direction)
     move = np.zeros((r + 1, r))
     move[:r, :-1] = linalg.null_space(direction[None])
@@ -720,7 +780,7 @@ def _deviance(model: FittedModel, solution: PenalizedSolution) -> float:
 
 @dataclass(frozen=True)
 class LikelihoodRatio:
-    """Comparison of two nested fits.
+    """Comparison of two nested fits: ``2 (l_large - l_small)`` against chi-square.
 
     Attributes
     ----------
@@ -729,8 +789,25 @@ class LikelihoodRatio:
     df : int
         Difference of their numbers of parameters.
     p_value : float
-        Of the chi-square distribution; up to twice too large where the smaller model has a
-        variance of zero, which lies on the boundary.
+        Of the chi-square distribution. It is too large where the smaller model sets a variance to
+        zero, which lies on the boundary: twice where this is the only difference.
+
+    References
+    ----------
+    Self, Liang (1987), "Asymptotic properties of maximum likelihood estimators and likelihood
+    ratio tests under nonstandard conditions", Journal of the American Statistical Association
+    82(398), for the boundary.
+
+    Examples
+    --------
+    >>> from sklearn_mackay import MacKayMixedRegressor
+    >>> from sklearn_mackay.datasets import load_sleepstudy
+    >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+    >>> line = MacKayMixedRegressor().fit(X[["Days"]], y)
+    >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+    >>> ratio = model.compare(line)
+    >>> round(ratio.statistic, 1), ratio.df
+    (107.2, 1)
     """
 
     statistic: float
@@ -760,6 +837,16 @@ class VarianceShares:
         without an intercept.
     icc : dict of str to float
         Intraclass correlation: share of each factor in the variance that features leave.
+
+    Examples
+    --------
+    >>> from sklearn_mackay import MacKayMixedRegressor
+    >>> from sklearn_mackay.datasets import load_sleepstudy
+    >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+    >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+    >>> shares = model.explained_variance()
+    >>> round(shares.r2_marginal, 3), round(shares.icc["Subject"], 3)
+    (0.279, 0.589)
     """
 
     r2_marginal: float

@@ -267,7 +267,8 @@ def _fit_output(
         _require_degrees_of_freedom(crossproducts, active)
         freedom = Freedom((), False, (), freedom.dof)
     engine = prepare(crossproducts, reml=options.method != "ml")
-    fit, errors = estimate_with(engine, crossproducts, start, freedom, options, report)
+    with one_blas_thread(n_entries=crossproducts.dense_order**2):
+        fit, errors = estimate_with(engine, crossproducts, start, freedom, options, report)
     if not fit.solution.finite:
         raise ValueError(
             "The penalised equations are singular to working precision: the fixed features are too "

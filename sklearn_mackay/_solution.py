@@ -115,7 +115,7 @@ class PenalizedSolution:
 
     @property
     def gradient(self) -> tuple[Array, ...]:
-        """``d deviance / d Sigma_k = N_k - v_k v_k'`` as symmetric matrices."""
+        """``d deviance / d Sigma_k = N_k - v_k v_k'``, equation (3) of docs/theory.md."""
         return tuple(N - vv for N, vv in zip(self.N, self.vv, strict=True))
 
     @property

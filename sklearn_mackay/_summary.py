@@ -60,9 +60,19 @@ class RandomRow:
     coefficient : str
         "intercept" or the name of a slope.
     variance : float
-        Between levels; exactly zero where a note should name it as such.
+        Between levels, in squared units of the coefficient; exactly zero where a note should name
+        it as such.
     correlations : tuple of float
         With the factor's earlier coefficients; NaN beside a variance of zero.
+
+    Examples
+    --------
+    >>> from sklearn_mackay import MacKayMixedRegressor
+    >>> from sklearn_mackay.datasets import load_sleepstudy
+    >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+    >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+    >>> model.summary().random
+    (RandomRow(factor='Subject', coefficient='intercept', variance=1378.17..., correlations=()),)
     """
 
     factor: str
@@ -85,6 +95,15 @@ class BlockRow:
         Of the coefficients.
     alpha : float
         Ridge penalty that the variance stands for; infinite where it is zero.
+
+    Examples
+    --------
+    >>> from sklearn_mackay import MacKayMixedRegressor
+    >>> from sklearn_mackay.datasets import load_sleepstudy
+    >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+    >>> model = MacKayMixedRegressor(alpha="auto").fit(X[["Days"]], y)
+    >>> model.summary().blocks
+    (BlockRow(block='features', n_columns=1, variance=108.03..., alpha=21.07...),)
     """
 
     block: str
@@ -105,6 +124,16 @@ class FixedRow:
         Estimate and its standard error.
     df, t, p : float
         Degrees of freedom, t statistic and two-sided p value.
+
+    Examples
+    --------
+    >>> from sklearn_mackay import MacKayMixedRegressor
+    >>> from sklearn_mackay.datasets import load_sleepstudy
+    >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+    >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+    >>> row = model.summary().fixed[1]
+    >>> row.name, round(row.estimate, 2), round(row.std_error, 2)
+    ('Days', 10.47, 0.8)
     """
 
     name: str
@@ -134,7 +163,7 @@ class Summary:
     random : tuple of RandomRow
         Random coefficients, factor by factor.
     residual_variance : float
-        Residual variance.
+        Residual variance, in squared units of y.
     blocks : tuple of BlockRow
         Feature blocks.
     fixed : tuple of FixedRow
@@ -151,7 +180,17 @@ class Summary:
     n_iter : int
         Iterations it took.
     converged, singular : bool
-        What `MacKayMixedRegressor` says under these names; a note says so where it matters.
+        `converged_` and `singular_` of the estimator; a note says so where it matters.
+
+    Examples
+    --------
+    >>> from sklearn_mackay import MacKayMixedRegressor
+    >>> from sklearn_mackay.datasets import load_sleepstudy
+    >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+    >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+    >>> summary = model.summary()
+    >>> summary.criterion, round(summary.deviance, 1), summary.levels
+    ('REML criterion', 1786.5, {'Subject': 18})
     """
 
     method: str
@@ -184,7 +223,7 @@ class Summary:
         return self.to_html()
 
     def to_text(self, max_rows: int | None = 40) -> str:
-        """Lay out for a fixed-width font.
+        """Lay out for a fixed-width font, as `print` does.
 
         Parameters
         ----------
@@ -195,6 +234,20 @@ class Summary:
         Returns
         -------
         str
+            Lines without a newline at the end.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> for line in model.summary().to_text().splitlines()[4:8]:
+        ...     print(line)
+        Random effects:
+         Groups   Name      Variance Std.Dev.
+         Subject  intercept 1378.2   37.12
+         Residual            960.5   30.99
         """
         n_obs = f"Number of obs: {_count(self.n_rows)}"
         parts = [
@@ -224,6 +277,16 @@ class Summary:
         Returns
         -------
         str
+            A ``<div>`` with its style, in the colours of the page around it.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> model.summary().to_html().splitlines()[0]
+        '<div class="sklearn-mackay-summary">'
         """
         facts = {
             "Solver": [_effort(self)],

@@ -56,7 +56,8 @@ def mackay_update(solution: PenalizedSolution, freedom: Freedom) -> Variances:
     A fixed point is a stationary point of the REML criterion (of the ML criterion if the solution
     carries that one's traces). ``U / gamma`` is no matrix update; for correlated coefficients it
     is the geodesic doubling of the MM update, which is positive semi-definite and, with one
-    coefficient, ``U / gamma`` exactly. It need not lower the deviance.
+    coefficient, ``U / gamma`` exactly. It need not lower the deviance. Equation (5) of
+    docs/theory.md.
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ def mm_update(solution: PenalizedSolution, freedom: Freedom) -> Variances:
     """Minorise-maximise update ``M``, the solution of ``M N M = U``; never raises the deviance.
 
     ``M = N^-1/2 (N^1/2 U N^1/2)^1/2 N^-1/2``, for one coefficient
-    ``Sigma sqrt(U / (Sigma gamma))``.
+    ``Sigma sqrt(U / (Sigma gamma))``. Equation (6) of docs/theory.md.
 
     Parameters
     ----------
@@ -149,7 +150,7 @@ def quick_update(solution: PenalizedSolution, freedom: Freedom) -> Variances:
     ``Sigma = cov_j(b_kj)``, ``sigma2 = e'We / (n - tr H)`` with ``tr H = p + sum gamma``. The
     effects are shrunken, so their covariance is too small: the effective number of parameters
     that MacKay divides by is missing, and a variance of less than about three times the sampling
-    variance of a level's estimate falls to zero.
+    variance of a level's estimate falls to zero. Equation (7) of docs/theory.md.
 
     Parameters
     ----------
@@ -229,7 +230,7 @@ def newton_step(
     On the scale of standard deviations the deviance is smooth through zero and through
     correlations of one, so that a variance whose optimum is zero is reached in a few steps. The
     model's Hessian is ``J' (2 AI) J`` plus the curvature ``2 tr(G D^2)`` of the root itself;
-    directions in which it is not positive are turned downhill.
+    directions in which it is not positive are turned downhill. Equation (9) of docs/theory.md.
 
     Parameters
     ----------
@@ -412,7 +413,10 @@ def standard_errors(
 
 
 def gradient_noise(samples: Sequence[Array], freedom: Freedom) -> Array:
-    """Covariance of the mean of trace samples (n_probes, s, s), in the terms' symmetric units."""
+    """Covariance of the mean of trace samples (n_probes, s, s), in the terms' symmetric units.
+
+    The ``C_g`` of equation (16) of docs/theory.md.
+    """
     by_unit = [
         np.tensordot(part, symmetric_units(part.shape[1], diagonal=d), ([1, 2], [1, 2]))
         for part, d in zip(samples, freedom.diagonal, strict=True)

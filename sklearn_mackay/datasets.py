@@ -50,6 +50,11 @@ def load_sleepstudy(*, as_frame: bool = False, return_X_y: bool = False) -> Bunc
     (data, target) : tuple
         With ``return_X_y=True``.
 
+    Raises
+    ------
+    ImportError
+        For ``as_frame=True`` without pandas.
+
     References
     ----------
     Belenky, G. et al. (2003). Patterns of performance degradation and restoration during sleep

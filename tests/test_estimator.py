@@ -415,7 +415,7 @@ def test_history_begins_at_the_start(data):
     first = model.fit(data.frame, data.y).history_[0]
     assert first["step"] == "start"
     for name, variance in start.items():
-        assert_allclose(first["variances"][name], np.atleast_2d(variance), rtol=ROUNDING)
+        assert_allclose(first["variances"][name], variance, rtol=ROUNDING)
 
 
 # Weights.
@@ -1055,7 +1055,8 @@ def test_history(data, method):
     assert history[0]["step"] == "start"
     assert {"step", "deviance", "change", "variances"} == set(history[-1])
     for name, variance in model.variance_components_.items():
-        assert_allclose(history[-1]["variances"][name], np.atleast_2d(variance), rtol=ROUNDING)
+        assert np.shape(history[-1]["variances"][name]) == np.shape(variance)
+        assert_allclose(history[-1]["variances"][name], variance, rtol=ROUNDING)
     deviances = np.array([entry["deviance"] for entry in history])
     assert np.all(np.diff(deviances) <= 1e-10 * np.abs(deviances[1:]))
     # Up to a constant it is the deviance of the user's y at these variances.

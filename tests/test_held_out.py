@@ -139,6 +139,8 @@ def test_array_groups(data):
     expected = by_column.logo_predict(data.frame[["x", "z", "a"]], y, "a")
     held = by_array.logo_predict(X, y, "a", groups=labels)
     assert_allclose(held.mean, expected.mean, rtol=RTOL)
+    with pytest.raises(ValueError, match="give `groups` too"):
+        by_array.logo_predict(X, y, "a")
 
 
 def test_a_row_of_weight_zero_is_predicted_like_a_new_one(data):

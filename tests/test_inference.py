@@ -518,6 +518,12 @@ def test_bad_arguments_are_named(data):
     model = MacKayMixedRegressor(groups="a").fit(data.frame[["x", "a"]], data.y)
     with pytest.raises(ValueError, match="'nobody' is no parameter: 'sd"):
         model.confint("nobody")
+    with pytest.raises(ValueError, match="`parameter` must be a name or a list of names, got 3"):
+        model.confint(3)
+    with pytest.raises(ValueError, match="`n_points` must be an integer above 1, got 1"):
+        model.profile("sd(residual)", 1)
+    with pytest.raises(ValueError, match="`level` must be a probability"):
+        model.fixed_effects().interval(1.5)
     with pytest.raises(ValueError, match="`method` must be"):
         model.confint(method="magic")
     with pytest.raises(ValueError, match="`level` must be"):

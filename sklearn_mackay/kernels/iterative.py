@@ -10,9 +10,10 @@ is exact, ``E = S - M`` and probes ``x = M^-1/2 r``, ``y = S^-1 M x``, ``r`` Rad
 
     tr(S^-1 dS) = tr(M^-1 dM) + mean[(y - x)' dS x + (M^-1 S x - x)' dM x] .
 
-The last summand has expectation zero and takes away what is of first order in ``E``: the error is
-of second order. ``l' dS r`` equals ``L' dK R`` of the whole system when ``l`` and ``r`` are
-continued into the eliminated terms as ``L`` and ``R``, and so needs no further product.
+This is equation (13) of docs/theory.md. The last summand has expectation zero and takes away what
+is of first order in ``E``: the error is of second order. By equation (14) of docs/theory.md
+``l' dS r`` equals ``L' dK R`` of the whole system when ``l`` and ``r`` are continued into the
+eliminated terms as ``L`` and ``R``, and so needs no further product.
 
 Sources: Hutchinson (1990) and Meyer, Musco, Musco, Woodruff (2021) for the probes, Ubaru, Chen,
 Saad (2017) for the quadrature, Pandolfi, Papaspiliopoulos, Zanella (2024) for crossed effects.
@@ -259,7 +260,7 @@ class IterativeEngine:
     def _form(
         self, at: Linearised, grams: list[Any], on_chain: list[Any], x: Continued, residual: Any
     ) -> Array:
-        """``g'T K^-1 T'g``; as a stationary value its error is the square of the solution's."""
+        """``g'T K^-1 T'g`` by equation (15) of docs/theory.md, with the square of x's error."""
         solution = at.solution(on_chain, x)
         inner = sum(
             _inner(joined(g), joined(tf.tensordot(t @ t.T, v, 1)))

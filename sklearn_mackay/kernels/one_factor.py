@@ -6,8 +6,8 @@ With ``A_j = Z_j'WZ_j``, ``F_j = Z_j'W[X y]`` and ``R_j = (A_j Sigma + I)^-1``, 
     [X y]'V^-1 [X y] = [X y]'W[X y] - sum_j F_j' Sigma H_j ,
 
 and with ``G`` the inverse of its part of X, ``N = sum_j Q_j - H_j G H_j'`` and
-``v_j = H_j (-beta; 1)``. A solve takes some fifty operations on the levels, instead of the hundreds
-that differentiating an elimination does.
+``v_j = H_j (-beta; 1)``; equation (12) of docs/theory.md. A solve takes some fifty operations on
+the levels, instead of the hundreds that differentiating an elimination does.
 """
 
 from __future__ import annotations
