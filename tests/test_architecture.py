@@ -44,6 +44,7 @@ LAYERS = {
     "_empirical_bayes": 3,
     "_posterior": 4,
     "_fitted": 4,
+    "_export": 4,
     "_progress": 4,
     "_model": 4,
     "_inference": 5,
@@ -124,6 +125,7 @@ ALLOWED = {
         "_solution",
         "_variances",
     },
+    "_export": {"_grouping", "_roles"},
     "_progress": {"_empirical_bayes"},
     "_model": {module for module, layer in LAYERS.items() if layer <= 3} - KERNELS | {"_fitted"},
     "_inference": {
