@@ -50,7 +50,7 @@ def page(records: list[Record]) -> str:
     ]
     for record in records:
         parts += [
-            f"## {record['workload'].replace(': ``', '').replace(' ``', '')}",
+            _heading(record),
             times_table(record["compared"], record["programs"]),
             *(f"{peer} was left out: {reason}." for peer, reason in record["skipped"].items()),
         ]
@@ -97,3 +97,8 @@ def write_page(source: Path, folder: Path) -> None:
 
 def _code(record: Record) -> str:
     return str(record["workload"].split(":")[0])
+
+
+def _heading(record: Record) -> str:
+    title, _, formula = record["workload"].partition(": `")
+    return f"## {title}\n\nThe model is `{formula}."
