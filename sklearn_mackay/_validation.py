@@ -18,6 +18,8 @@ from sklearn.utils.validation import _check_sample_weight, _get_feature_names, v
 
 Labels = NDArray[Any]
 
+LARGEST_NORM = 1e153  # of y: its square is a floating point number
+
 # `float` accepts some strings, but "1.5" is a label all the same.
 _LABEL_TYPES = (str, bytes, date, timedelta, np.datetime64, np.timedelta64)
 
@@ -249,7 +251,14 @@ def read_target(estimator: Any, y: Any, n_rows: int) -> NDArray[np.float64]:
     if target.ndim != 2:
         target = column_or_1d(target)
     check_consistent_length(range(n_rows), target)
-    return target.astype(np.float64, copy=False)
+    target = target.astype(np.float64, copy=False)
+    size = max(float(np.max(target, initial=0.0)), -float(np.min(target, initial=0.0)))
+    if size * np.sqrt(n_rows) > LARGEST_NORM or 0.0 < size < 1.0 / LARGEST_NORM:
+        raise ValueError(
+            f"y has values of size {size:.1e}, whose squares leave the range of floating point "
+            "numbers: give y in another unit."
+        )
+    return target
 
 
 def read_weights(sample_weight: Any, n_rows: int) -> NDArray[np.float64]:

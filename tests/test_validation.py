@@ -386,6 +386,8 @@ def test_several_targets_stay_columns():
         ([[[1], [2]]], "Found array with dim 3"),
         ([1, 2, 3], r"inconsistent numbers of samples: \[2, 3\]"),
         ([], r"0 sample\(s\)"),
+        ([1e154, 1.0], r"y has values of size 1.0e\+154, whose squares leave the range"),
+        ([-2e-155, 0.0], "y has values of size 2.0e-155, whose squares leave the range"),
     ],
 )
 def test_malformed_target(y, message):
