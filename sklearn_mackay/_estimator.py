@@ -1792,6 +1792,10 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """Each chosen factor with its levels and the labels of the rows."""
         from_array = any(not factor.columns for factor in self._roles.factors)
         pairs = list(zip(self._roles.factors, self._groupings, strict=True))
+        if isinstance(groups, Real):
+            raise ValueError(
+                f"`groups` must be labels of the rows, got {groups!r}: give `level` by its name."
+            )
         if not from_array:
             if groups is not None:
                 source = (

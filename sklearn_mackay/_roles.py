@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -293,6 +294,9 @@ def _named_position(table: Table, name: str, parameter: str) -> int:
             f"{message}found {quoted(renamed)}: use `verbose_feature_names_out=False` in the "
             f"ColumnTransformer, or write {renamed[0]!r} in `{parameter}`."
         )
+    parts = tuple(re.split("[:/]", name))
+    if len(parts) > 1 and all(part in table.positions for part in parts):
+        raise ValueError(f"{message}an interaction of columns is a tuple: {parts!r}.")
     raise ValueError(f"{message}the columns of X are: {quoted(table.names)}.")
 
 

@@ -93,9 +93,9 @@ class Table:
         labels = [self.name(position) for position in positions if not self._is_numeric(position)]
         if labels:
             raise ValueError(
-                f"Columns of X that are not numeric: {quoted(labels)}. Add them to `groups`, "
-                "encode them (OneHotEncoder, OrdinalEncoder), or leave them out with "
-                "`fixed_features`."
+                f"Columns of X that are not numeric: {quoted(labels)}. Encode them "
+                "(OneHotEncoder), name them in `groups` where their values are labels of groups, "
+                "or list the columns to keep in `fixed_features`."
             )
         if isinstance(self.data, nw.DataFrame):
             columns = [_series_numbers(self._series(position)) for position in positions]
@@ -104,7 +104,24 @@ class Table:
             block = self.data
         else:
             block = self.data[:, positions]
-        return check_array(block, dtype=np.float64, ensure_min_features=0, input_name="X")
+        try:
+            return check_array(block, dtype=np.float64, ensure_min_features=0, input_name="X")
+        except ValueError as error:
+            # scikit-learn says that there is a number that is not finite, but not where.
+            if np.iscomplexobj(block):
+                raise
+            wrong = ~np.isfinite(block.astype(np.float64, copy=False))
+            counts = {
+                self.name(position): int(count)
+                for position, count in zip(positions, np.sum(wrong, axis=0), strict=True)
+                if count
+            }
+            if not counts:
+                raise
+            where = ", ".join(f"{name!r} ({count} rows)" for name, count in counts.items())
+            raise ValueError(
+                f"{error} It stands in {where}: impute it, or drop the rows."
+            ) from None
 
     def categorical(self) -> list[int]:
         """Positions of the columns of a data frame with a categorical or enum type."""
@@ -252,11 +269,15 @@ def read_target(estimator: Any, y: Any, n_rows: int) -> NDArray[np.float64]:
         target = column_or_1d(target)
     check_consistent_length(range(n_rows), target)
     target = target.astype(np.float64, copy=False)
-    size = max(float(np.max(target, initial=0.0)), -float(np.min(target, initial=0.0)))
-    if size * np.sqrt(n_rows) > LARGEST_NORM or 0.0 < size < 1.0 / LARGEST_NORM:
+    lowest, highest = np.min(target, axis=0), np.max(target, axis=0)
+    with np.errstate(over="ignore"):
+        spread = highest - lowest
+    size = np.maximum(np.abs(lowest), np.abs(highest))
+    too_small = (spread > 0) & (spread < 1.0 / LARGEST_NORM)
+    if np.any(too_small | (size > LARGEST_NORM / np.sqrt(n_rows))):
         raise ValueError(
-            f"y has values of size {size:.1e}, whose squares leave the range of floating point "
-            "numbers: give y in another unit."
+            f"y has values of size {np.max(size):.1e}, whose squares leave the range of floating "
+            "point numbers: give y in another unit."
         )
     return target
 

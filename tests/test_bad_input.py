@@ -97,8 +97,9 @@ X_ERRORS = {
     "text in the fixed part": (
         {"groups": "item", "fixed_features": None},
         lambda X: X,
-        "Columns of X that are not numeric: 'subject'. Add them to `groups`, encode them "
-        ".OneHotEncoder, OrdinalEncoder., or leave them out with `fixed_features`",
+        "Columns of X that are not numeric: 'subject'. Encode them .OneHotEncoder., name them in "
+        "`groups` where their values are labels of groups, or list the columns to keep in "
+        "`fixed_features`",
     ),
     "text as slope": (
         {"groups": "item", "random_slopes": {"item": ["subject"]}},

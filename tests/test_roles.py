@@ -102,6 +102,8 @@ def test_groups_by_column_selector():
     ("groups", "message"),
     [
         ("school", "`groups`: column 'school' not found; the columns of X are: 'subject', 'item'"),
+        ("subject/item", r"an interaction of columns is a tuple: \('subject', 'item'\)\."),
+        ("subject:school", "column 'subject:school' not found; the columns of X are"),
         (5, "`groups` asks for column 5, but X has 5 columns"),
         (-6, "`groups` asks for column -6"),
         (1.5, "`groups` takes names or positions of columns, .* not a float"),

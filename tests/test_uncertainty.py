@@ -107,6 +107,12 @@ def test_unknown_levels_carry_their_full_variance(data):
     assert_allclose(left_out, expected, rtol=SAME_RTOL)
 
 
+def test_a_level_in_the_place_of_groups_is_told(data):
+    model = MacKayMixedRegressor(groups="a").fit(data.frame[["x", "a"]], data.y)
+    with pytest.raises(ValueError, match="got 0.9: give `level` by its name"):
+        model.predict_interval(data.frame[["x", "a"]], 0.9)
+
+
 def test_prediction_interval_is_that_of_the_standard_deviation(data):
     model = MacKayMixedRegressor(**PARAMETERS).fit(data.frame, data.y)
     mean, std = model.predict(data.frame, return_std=True)
