@@ -14,10 +14,11 @@ from threadpoolctl import ThreadpoolController
 
 DENSE_COPIES = 4  # matrices of an order that factorising one of them takes
 SMALL = 2**17  # entries of a matrix whose products take less time than waking a thread
+MODERATE = 2**21  # the same of one that a thread factorises in some hundredths of a second
 
 
 @contextmanager
-def one_blas_thread(*, n_entries: int = 0) -> Iterator[None]:
+def one_blas_thread(*, n_entries: int = 0, limit: int = SMALL) -> Iterator[None]:
     """Keep BLAS to one thread for arithmetic on small matrices.
 
     Threads that wait for each other on busy cores take up to a hundred times as long as one.
@@ -25,9 +26,11 @@ def one_blas_thread(*, n_entries: int = 0) -> Iterator[None]:
     Parameters
     ----------
     n_entries : int
-        Entries of the largest matrix; beyond 2^17 nothing is changed.
+        Entries of the largest matrix.
+    limit : int
+        Beyond so many nothing is changed.
     """
-    if n_entries > SMALL:
+    if n_entries > limit:
         yield
         return
     with _LIMIT.shared():

@@ -15,7 +15,7 @@ from ._crossproducts import CrossProducts, build_crossproducts
 from ._empirical_bayes import Fit, Iteration, estimate_variances
 from ._fitted import FittedModel
 from ._fixed_part import FixedPart, build_fixed_part
-from ._machine import one_blas_thread
+from ._machine import MODERATE, one_blas_thread
 from ._solution import Engine, Variances, n_units, null_directions
 from ._variances import Freedom, StandardErrors, gradient_noise, standard_errors
 
@@ -267,7 +267,7 @@ def _fit_output(
         _require_degrees_of_freedom(crossproducts, active)
         freedom = Freedom((), False, (), freedom.dof)
     engine = prepare(crossproducts, reml=options.method != "ml")
-    with one_blas_thread(n_entries=crossproducts.dense_order**2):
+    with one_blas_thread(n_entries=crossproducts.dense_order**2, limit=MODERATE):
         fit, errors = estimate_with(engine, crossproducts, start, freedom, options, report)
     if not fit.solution.finite:
         raise ValueError(

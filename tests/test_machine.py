@@ -1,0 +1,42 @@
+"""BLAS threads and memory: what is limited, and that the limit is lifted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from sklearn_mackay import MacKayMixedRegressor, _model
+from sklearn_mackay._machine import MODERATE, one_blas_thread
+
+
+def blas_threads() -> set[int]:
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+def test_the_limit_holds_inside_and_is_lifted_after_the_last(monkeypatch):
+    before = blas_threads()
+    with one_blas_thread():
+        with one_blas_thread():
+            assert blas_threads() == {1}
+        assert blas_threads() == {1}
+    assert blas_threads() == before
+    with one_blas_thread(n_entries=11, limit=10):
+        assert blas_threads() == before
+
+
+@pytest.mark.parametrize("n_levels", [5, 300])
+def test_the_loop_of_a_moderate_problem_keeps_to_one_thread(monkeypatch, rng, n_levels):
+    """Threads that wait for each other on busy cores took forty times as long on InstEval."""
+    seen = []
+    loop = _model.estimate_with
+
+    def watched(*args):
+        seen.append(blas_threads())
+        return loop(*args)
+
+    monkeypatch.setattr(_model, "estimate_with", watched)
+    X = np.column_stack([rng.integers(n_levels, size=2000), rng.integers(n_levels, size=2000)])
+    assert n_levels**2 < MODERATE
+    MacKayMixedRegressor(groups=[0, 1]).fit(X, rng.normal(size=2000))
+    assert seen == [{1}]
