@@ -917,7 +917,16 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         residual = target - sum(twin._parts(new).values())
         fixed, blocks = twin._fixed_and_blocks(new)
         known = model.rows(fixed, new.factors, blocks)
-        return hold_out(model, known, target, residual, weights, noise, folds_of(new))
+        held = hold_out(model, known, target, residual, weights, noise, folds_of(new))
+        n_lost = int(np.sum(np.isnan(held.mean)))
+        if n_lost:
+            warnings.warn(
+                f"{n_lost} of the rows cannot be predicted without their fold, which alone determines a "
+                "fixed effect: they are NaN. Remove fixed features that are zero elsewhere.",
+                UserWarning,
+                stacklevel=3,
+            )
+        return held
 
     def fixed_effects(self) -> FixedEffects:
         """Test each fixed coefficient, with Satterthwaite's degrees of freedom.
@@ -1609,11 +1618,11 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             "_roles": roles,
             "_groupings": tuple(groupings),
         }
-        for name in ("n_features_in_", "feature_names_in_"):
-            self.__dict__.pop(name, None)
-            if hasattr(shell, name):
-                fitted[name] = getattr(shell, name)
-        self.__dict__.update(fitted)
+        of_columns = ("n_features_in_", "feature_names_in_")
+        kept = {name: value for name, value in vars(self).items() if name not in of_columns}
+        columns = {name: getattr(shell, name) for name in of_columns if hasattr(shell, name)}
+        # One assignment: an interrupt leaves the old fit or the new one.
+        self.__dict__ = {**kept, **fitted, **columns}
 
     def _warn(self, outputs: Sequence[Estimates], components: Sequence[AnyComponent]) -> None:
         said: list[tuple[str, type[Warning]]] = [

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from threading import Lock
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -38,34 +39,73 @@ def one_blas_thread(*, n_entries: int = 0, limit: int = SMALL) -> Iterator[None]
 
 
 class _SharedLimit:
-    """A limit of the whole process that the first of several threads sets and the last lifts."""
+    """A limit of the whole process that the first of several threads sets and the last lifts.
+
+    Whoever is inside holds a token. A token dies with its holder, so that an interrupt at the wrong
+    moment leaves the limit to the next user at worst, and never for good.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._n_inside = 0
-        self._limiter: Any = None
+        self._inside: WeakSet[_Token] = WeakSet()
+        self._originals: list[tuple[Any, int]] = []
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        with self._lock:
-            if self._n_inside == 0:
-                self._limiter = _controller().limit(limits=1, user_api="blas")
-            self._n_inside += 1
+        token = _Token()
         try:
+            with self._lock:
+                self._inside.add(token)
+                if not self._originals:
+                    self._originals = [(blas, blas.num_threads) for blas in _blas_libraries()]
+                for blas, _ in self._originals:
+                    blas.set_num_threads(1)
             yield
         finally:
             with self._lock:
-                self._n_inside -= 1
-                if self._n_inside == 0:
-                    self._limiter.restore_original_limits()
+                self._inside.discard(token)
+                if not self._inside:
+                    for blas, n_threads in self._originals:
+                        blas.set_num_threads(n_threads)
+                    self._originals = []
+
+
+class _Token:
+    """Somebody who is inside."""
 
 
 _LIMIT = _SharedLimit()
+if hasattr(os, "register_at_fork"):
+    # Another thread of the parent may have held the lock, and is not there in the child.
+    os.register_at_fork(after_in_child=_LIMIT.__init__)  # type: ignore[misc]
 
 
 @cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
+def _blas_libraries() -> list[Any]:
+    controller = ThreadpoolController()
+    return [library for library in controller.lib_controllers if library.user_api == "blas"]
+
+
+def require_own_tensorflow() -> None:
+    """Refuse to use TensorFlow in a process that was forked from one which uses it.
+
+    Its threads are not there in the fork, and it would wait for them without end.
+
+    Raises
+    ------
+    RuntimeError
+    """
+    if _process_of_tensorflow() != os.getpid():
+        raise RuntimeError(
+            "This process was forked from one that had fitted with TensorFlow, whose threads are "
+            "not here: it would wait without end. Start processes by joblib's loky, which "
+            "scikit-learn does by itself, or by multiprocessing's 'spawn'."
+        )
+
+
+@cache
+def _process_of_tensorflow() -> int:
+    return os.getpid()
 
 
 def require_memory(order: int, cure: str) -> None:

@@ -129,6 +129,7 @@ def block_criterion(blocks, y, log_variances):
     return float(value), np.array(slopes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("sizes", [(4, 7), (30, 5, 12), (50, 60)])
 def test_no_start_finds_a_better_criterion(seed, sizes):
@@ -158,6 +159,7 @@ def test_no_start_finds_a_better_criterion(seed, sizes):
     assert -2 * model.log_likelihood_ <= min(found) + CRITERION
 
 
+@pytest.mark.slow
 def test_most_blocks_of_noise_get_no_variance_at_all():
     zeros = 0
     for seed in range(50):
@@ -262,6 +264,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", [{"a": [1, 2, 3]}, BOTH["feature_blocks"]], ids=["one", "two"])
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_elimination_and_one_dense_matrix_agree(rng, monkeypatch, layout, blocks):
@@ -327,6 +330,7 @@ def test_sparse_equals_dense(rng, shape, grouped):
     assert_allclose(model.intercept_, expected.intercept_, rtol=EVIDENCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", [np.array, sparse.csr_array], ids=["dense", "sparse"])
 @pytest.mark.parametrize("grouped", [False, True], ids=["", "grouped"])
 def test_large_blocks_are_iterated_on(rng, monkeypatch, container, grouped):

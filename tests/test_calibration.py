@@ -15,6 +15,7 @@ DRAWS = 2_000
 REJECTED = 1e-3  # probability of a false alarm of each test; the seeds are fixed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["2 crossed, 2 coefficients", "chain of 2, slopes"])
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 def test_pivots_have_their_distributions(name, weighted):

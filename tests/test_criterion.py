@@ -12,12 +12,14 @@ from scipy import stats
 from scipy.linalg import null_space
 from threadpoolctl import threadpool_limits
 
-from sklearn_mackay._criterion import deviance, steepest_release
+from sklearn_mackay._criterion import deviance, deviance_change, steepest_release
 from sklearn_mackay._solution import VANISHED, Variances
 
 RTOL = 1e-12  # sums of some dozen logarithms of numbers near one
 STEP = 1e-6  # of a one-sided difference; its error is the step times the curvature
 SLOPE_RTOL = 1e-4  # of the trace part N: the step times a curvature of about N^2
+FAR_STEP = 3e-4  # of a difference of four points, along a path on which the deviance bends sharply
+CHANGE_ATOL = 1e-8  # of slopes of about ten; the differences were exact to 1e-10
 
 STRUCTURES = {
     "no terms": dict(levels=(), p=2),
@@ -105,6 +107,33 @@ def test_a_solution_without_determinant_has_no_deviance(rng):
     solution = replace(dense_solver(problem)(problem.variances), log_det=None)
     with pytest.raises(ValueError, match="log determinant"):
         deviance(solution, dof=38, sum_log_weights=0.0, penalty=problem.penalty)
+
+
+@by_criterion
+@pytest.mark.parametrize("n_penalized", [0, 2])
+def test_change_without_determinants_is_the_mean_of_the_slopes_at_both_ends(rng, n_penalized, reml):
+    problem = random_problem(
+        rng, levels=(6, 5), coefficients=(2, 1), p=3, n_penalized=n_penalized, weighted=True
+    )
+    start = problem.variances
+    sigma2, Sigma = 2.5 * start.sigma2, (0.3 * start.Sigma[0] + 0.2 * np.ones((2, 2)), np.eye(1))
+    end = Variances(sigma2, Sigma)
+
+    def on_the_path(t):
+        scale = start.sigma2 ** (1 - t) * end.sigma2**t
+        pairs = zip(start.Sigma, end.Sigma, strict=True)
+        relative = [(1 - t) * S / start.sigma2 + t * R / end.sigma2 for S, R in pairs]
+        return Dense(problem, Variances(scale, tuple(scale * S for S in relative)), reml).deviance
+
+    def slope(t):
+        h = FAR_STEP
+        near, far = on_the_path(t + h) - on_the_path(t - h), on_the_path(t + 2 * h)
+        return (8 * near - far + on_the_path(t - 2 * h)) / (12 * h)
+
+    solve, dof = dense_solver(problem, reml=reml), problem.freedom(reml=reml).dof
+    there = deviance_change(solve(start), solve(end), dof=dof)
+    assert_allclose(there, (slope(0.0) + slope(1.0)) / 2, rtol=0, atol=CHANGE_ATOL)
+    assert deviance_change(solve(end), solve(start), dof=dof) == -there
 
 
 @pytest.mark.parametrize("diagonal", [False, True])

@@ -10,8 +10,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from reference import Problem, random_problem
 from scipy import sparse
 
-from sklearn_mackay._crossproducts import CrossProducts, build_crossproducts
-from sklearn_mackay._design import Term
+from sklearn_mackay._blocks import make_block
+from sklearn_mackay._crossproducts import CrossProducts, TermGram, build_crossproducts
+from sklearn_mackay._design import Term, to_dense
 
 RTOL = 1e-13  # of the largest entry: sums of some dozen products
 
@@ -185,3 +186,122 @@ def test_rows_in_blocks_give_the_same(rng, monkeypatch):
     whole = assembled(problem.crossproducts())
     monkeypatch.setattr("sklearn_mackay._design.BLOCK_ENTRIES", 28)
     assert_close(assembled(problem.crossproducts()), whole)
+
+
+# Feature blocks, and views of the whole
+
+
+def build(terms, X, y, weights, penalty=None):
+    return build_crossproducts(
+        terms,
+        X,
+        y,
+        weights,
+        penalty=np.zeros(X.shape[1]) if penalty is None else penalty,
+        n=len(y),
+        sum_log_weights=0.0,
+    )
+
+
+def columns_of(term, gram: TermGram) -> np.ndarray:
+    """``Z`` of a factor, or of a block along its axes."""
+    if isinstance(term, Term):
+        return term.Z().toarray()
+    rows = to_dense(term.rows(slice(None)))
+    return rows if gram.axes is None else rows @ gram.axes
+
+
+@pytest.mark.parametrize("sparse_X", [False, True], ids=["", "sparse X"])
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array], ids=["", "sparse blocks"])
+@pytest.mark.parametrize("p", [0, 3])
+@pytest.mark.parametrize("layout", ["small", "large"])
+@by_structure
+def test_blocks_of_columns_equal_the_dense_product(
+    rng, monkeypatch, structure, layout, p, container, sparse_X
+):
+    # Small: one block has fewer columns than rows, one has more. Large: two blocks have no axes.
+    sizes = {"small": (3, 60, 2), "large": (5, 4, 2, 1)}[layout]
+    if layout == "large":
+        monkeypatch.setattr("sklearn_mackay._blocks.LARGEST_GRAM", 3)
+    problem = random_problem(rng, p=p, weighted=True, **structure)
+    blocks = []
+    for size in sizes:
+        columns = rng.normal(size=(40, size)) * (rng.random((40, size)) < 0.5)
+        blocks.append(make_block(container(columns), problem.weights, centered=True))
+    n_large = sum(block.is_large for block in blocks)
+    assert n_large == {"small": 0, "large": 2}[layout]
+    y = np.column_stack([problem.y, rng.normal(size=40)])
+    terms = [*problem.terms, *blocks]
+    X = sparse.csr_array(problem.X) if sparse_X else problem.X
+    crossproducts = build(terms, X, y, problem.weights)
+
+    pairs = list(zip(terms, crossproducts.terms, strict=True))
+    parts = [columns_of(term, gram) for term, gram in pairs]
+    everything = np.hstack([*parts, problem.X, y])
+    expected = everything.T @ (problem.weights[:, None] * everything)
+    ends = np.cumsum([0, *(part.shape[1] for part in parts)])
+    places = [slice(*pair) for pair in zip(ends[:-1], ends[1:], strict=True)]
+    n_factors = len(problem.terms)
+    large = places[n_factors : n_factors + n_large]
+    for i, place in enumerate(large):
+        # The columns of large blocks stand for their products with one another.
+        expected[place, place] = np.diag(np.diag(expected[place, place]))
+        for other in large[:i]:
+            expected[place, other] = expected[other, place] = 0.0
+        kept = to_dense(crossproducts.terms[n_factors + i].columns)
+        root = np.sqrt(problem.weights)[:, None]
+        assert_close(kept, root * to_dense(blocks[i].rows(slice(None))))
+    assert_close(assembled(crossproducts), expected)
+    kinds = [gram.is_block for gram in crossproducts.terms]
+    assert kinds == [False] * n_factors + [True] * len(blocks)
+    assert not any(gram.diagonal for gram in crossproducts.terms[n_factors:])
+    n_terms = len(terms)
+    stored = {(k, l) for k in range(n_terms) for l in range(k + 1, n_terms)}
+    assert set(crossproducts.cross) == stored - ({(n_factors, n_factors + 1)} if n_large else set())
+
+
+def test_a_large_sparse_block_stores_what_its_columns_meet(rng, monkeypatch):
+    monkeypatch.setattr("sklearn_mackay._blocks.LARGEST_GRAM", 3)
+    problem = random_problem(rng, levels=(6,), coefficients=(2,))
+    columns = np.zeros((40, 5))
+    columns[np.arange(40), np.minimum(problem.terms[0].codes, 4)] = 1.0
+    block = make_block(sparse.csr_array(columns), problem.weights, centered=False)
+    table = build([*problem.terms, block], problem.X, problem.y, problem.weights).cross[0, 1]
+    assert_array_equal(table.row_levels, [0, 1, 2, 3, 4, 5])
+    assert_array_equal(table.column_levels, [0, 1, 2, 3, 4, 4])
+    assert table.row_levels.dtype == table.column_levels.dtype == np.int32
+
+
+@pytest.mark.parametrize("p", [0, 3])
+@by_structure
+def test_one_of_several_responses(rng, structure, p):
+    problem = random_problem(rng, p=p, weighted=True, **structure)
+    responses = rng.normal(size=(40, 3))
+    several = build(problem.terms, problem.X, responses, problem.weights)
+    for j, y in enumerate(responses.T):
+        alone = build(problem.terms, problem.X, y, problem.weights)
+        assert_close(assembled(several.for_output(j)), assembled(alone))
+        assert alone.for_output(0) is alone
+
+
+@by_structure
+def test_model_without_its_fixed_part(rng, structure):
+    problem = random_problem(rng, p=4, n_penalized=2, weighted=True, **structure)
+    without = problem.crossproducts().without_fixed()
+    expected = replace(problem, X=problem.X[:, :0], penalty=np.zeros(0)).crossproducts()
+    assert_close(assembled(without), assembled(expected))
+    assert without.n_unpenalized == len(without.penalty) == 0
+
+
+def test_sizes(rng):
+    # Effects 12, 5 and 12: one of the largest terms is eliminated.
+    crossproducts = random_problem(rng, p=3, **STRUCTURES["crossed"]).crossproducts()
+    assert [term.n_effects for term in crossproducts.terms] == [12, 5, 12]
+    assert crossproducts.dense_order == 17 + 3
+    assert random_problem(rng, p=3, levels=()).crossproducts().dense_order == 3
+    # Each term with itself and with [X y]; a cross-table and its transpose.
+    own = 2 * 2 * 6 + 1 * 1 * 5 + 3 * 3 * 4
+    fixed = 4 * (12 + 5 + 12)
+    meet = {pair: len(table.row_levels) for pair, table in crossproducts.cross.items()}
+    crossed = 2 * (2 * meet[0, 1] + 6 * meet[0, 2] + 3 * meet[1, 2])
+    assert crossproducts.n_entries == own + fixed + crossed

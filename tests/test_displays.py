@@ -509,6 +509,7 @@ def test_profiles_in_small_axes(kind):
         assert name.x0 >= box.x0 - 1.0 and name.x1 <= box.x1 + 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parameter", ["sd(Subject: intercept)", "cor(Subject: intercept, Days)", "sd(residual)"]
 )

@@ -118,6 +118,7 @@ def is_singular(fit: Fit) -> bool:
 # Optima
 
 
+@pytest.mark.slow
 @by_criterion
 @by_structure
 def test_never_worse_than_many_starts_of_a_quasi_newton_method(name, reml):
@@ -185,6 +186,7 @@ def test_mackay_and_newton_reach_the_same_optimum(name):
         agree(draw(name, seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MATRIX)
 def test_mackay_and_newton_reach_the_same_regular_covariance(name):
     seen = 0
@@ -196,6 +198,7 @@ def test_mackay_and_newton_reach_the_same_regular_covariance(name):
     assert seen >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MATRIX)
 def test_mackay_and_newton_reach_the_same_singular_covariance(name):
     seen = 0
@@ -225,6 +228,7 @@ def test_mackay_fixed_point_is_reml_stationary(name):
 # Where it starts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [0.0, 1e-10, 1e-8, 1e-6, 1e-3, 1e6])
 @pytest.mark.parametrize("name", ["one factor", "crossed", "nested", "slope"])
 def test_start_does_not_matter(name, ratio):
@@ -337,6 +341,7 @@ def test_a_flat_boundary_is_either_side_of_zero(rng):
     assert 0 <= fit.solution.variances.Sigma[0][0, 0] < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k, m, rho", [(6, 5, 0.0), (6, 5, 0.1), (10, 5, 0.1), (10, 5, 0.25)])
 def test_probability_of_a_zero_variance(k, m, rho):
     n_runs = 300
@@ -379,6 +384,7 @@ def test_a_true_zero_among_several_terms_equals_the_model_without_it(rng):
     assert seen >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MATRIX)
 def test_correlations_of_one_are_reached(name):
     seen = 0

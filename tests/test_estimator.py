@@ -238,6 +238,7 @@ def test_nested_factors(data, rng):
     assert_is_optimal(model, terms, A, y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["reml", "ml", "mackay"])
 @pytest.mark.parametrize("covariance", ["full", "diagonal", {"a": "diagonal"}, {"b": "diagonal"}])
 def test_fit_is_the_dense_optimum(data, method, covariance):
@@ -267,6 +268,7 @@ def test_covariances_are_exactly_symmetric(data):
     assert_array_equal(Sigma, Sigma.T)
 
 
+@pytest.mark.slow
 def test_no_start_finds_a_better_optimum(rng):
     for _ in range(4):
         data = Data(rng, n=60)
@@ -344,6 +346,7 @@ def test_all_variances_given_is_penalised_least_squares(data, method):
     assert_allclose(model.aic_, deviance(model) + 2 * 3, rtol=ROUNDING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["reml", "ml", "mackay"])
 @pytest.mark.parametrize("held", [("a",), ("b",), ("residual",), ("a", "residual"), ("a", "b")])
 def test_some_variances_given(data, method, held):
@@ -480,6 +483,7 @@ def test_what_stands_in_a_row_of_weight_zero_does_not_matter(data):
     assert_same_numbers(model, expected, rtol=INVARIANT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["reml", "ml"])
 def test_precision_weights_divide_the_residual_variance(data, rng, method):
     weights = rng.uniform(0.2, 4.0, len(data.y))
@@ -1024,6 +1028,7 @@ def test_covariate_constant_within_levels(rng):
     assert_allclose([model.intercept_, *model.coef_], [0.0, 2.0], rtol=0, atol=ZERO_RTOL)
 
 
+@pytest.mark.slow
 def test_one_level_holds_most_rows(rng):
     codes = np.where(rng.random(400) < 0.9, 0, rng.integers(1, 30, 400))
     codes = np.unique(codes, return_inverse=True)[1]

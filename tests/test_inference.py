@@ -91,6 +91,7 @@ def our_names(theirs: dict[str, Any], factor: str) -> dict[str, Any]:
     return {names.get(name, name): value for name, value in theirs.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["0.95", "0.9"])
 @pytest.mark.parametrize("name", ["sleepstudy", "dyestuff"])
 def test_profile_intervals_are_those_of_lme4(name, level):
@@ -291,6 +292,7 @@ def test_coordinates_lead_back_to_the_variances(data):
             assert_allclose(np.cos(phi[coordinates.index(parameter)]), correlation, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_intervals_scale_with_y(data):
     model = MacKayMixedRegressor(groups=["a", "b"], random_slopes={"a": ["x"]})
     small, large = (model.fit(data.frame, c * data.y).confint() for c in (1.0, 1e3))
@@ -324,6 +326,7 @@ def test_blocks_have_intervals():
     assert_allclose(rises, stats.chi2.ppf(0.95, 1), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_bootstrap_agrees_with_the_sampling_distribution_of_the_mean_square():
     """The residual variance of a balanced layout is a chi-square, and the mean is normal."""
     X, y = balanced(10, 4, 3.0)
@@ -373,6 +376,7 @@ def test_held_variances_have_no_intervals(data):
     assert list(model.fit(data.frame, data.y).confint()) == ["sd(b: intercept)", "sd(residual)"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", [2e3, 1e5, 1e6])
 def test_degrees_of_freedom_do_not_depend_on_a_slopes_offset(offset):
     model, X, y = fit_reference("sleepstudy")
@@ -385,6 +389,7 @@ def test_degrees_of_freedom_do_not_depend_on_a_slopes_offset(offset):
     assert_allclose(ours, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_bounds_of_a_correlation_are_not_mirrored(seed):
     """The deviance with the correlation held is least over the rest, by a search on a grid."""

@@ -72,7 +72,13 @@ def assert_close(actual, expected, *, rtol=SOLVED, err_msg=""):
 @pytest.mark.parametrize("small", [0, 64], ids=["all iterated", "small terms exact"])
 @pytest.mark.parametrize("singular", [False, True], ids=["regular", "singular"])
 @pytest.mark.parametrize("reml", [True, False], ids=["REML", "ML"])
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize(
+    "structure",
+    [
+        name if name == "2 crossed, slopes on both" else pytest.param(name, marks=pytest.mark.slow)
+        for name in STRUCTURES
+    ],
+)
 def test_equals_the_exact_engine(rng, tight, monkeypatch, structure, reml, singular, small):
     monkeypatch.setattr(iterative, "SMALL", small)
     problem = random_problem(rng, n=900, **STRUCTURES[structure])
@@ -100,6 +106,7 @@ def test_equals_the_exact_engine(rng, tight, monkeypatch, structure, reml, singu
     assert abs(log_det - expected.log_det) <= MANY_ERRORS * error + SOLVED * len(problem.y)
 
 
+@pytest.mark.slow
 def test_traces_are_the_mean_of_their_samples(rng, tight):
     problem = random_problem(rng, n=900, levels=(40, 25), coefficients=(2, 2))
     few, many = (iterative_engine(problem.crossproducts(), n_probes=c) for c in (4, 400))
@@ -222,6 +229,7 @@ def test_probes_are_added_until_their_error_is_small(rng):
         assert abs(difference) <= 0.25 * std
 
 
+@pytest.mark.slow
 def test_products_do_not_grow_with_the_rows(rng):
     counts = []
     for n in (10_000, 40_000, 160_000):
@@ -233,6 +241,7 @@ def test_products_do_not_grow_with_the_rows(rng):
     assert max(counts) <= 60
 
 
+@pytest.mark.slow
 def test_a_chain_of_levels_converges(rng):
     # Each level of one factor meets two neighbours of the other: the worst of graphs.
     n = 2_000
@@ -280,6 +289,7 @@ def hard_layouts(rng) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("layout", ["Zipf counts", "two rows a level", "one level of most rows"])
 def test_hard_layouts_agree_with_the_exact_engine(layout, seed):
@@ -365,6 +375,7 @@ def test_an_exact_problem_beyond_the_memory_is_refused(rng, monkeypatch):
         fitted(X, y, solver="exact")
 
 
+@pytest.mark.slow
 def test_monte_carlo_errors_are_those_of_repeated_fits(rng):
     # The error that one fit states is the spread of fits with other probes.
     X, y = crossed(rng, 3_000, n_levels=(150, 120))

@@ -98,7 +98,7 @@ def fit_case(name: str, method: str) -> Case:
 
 @pytest.fixture(
     params=[
-        (name, method)
+        pytest.param((name, method), marks=pytest.mark.slow if name == "insteval" else ())
         for name in MODELS
         for method in ("reml", "ml", "mackay")
         if (name, method) != ("insteval", "ml")  # lme4's has a test of its own, below
@@ -278,6 +278,7 @@ INSTEVAL_SLOPE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "criterion", "unit", "variances"),
     [

@@ -8,16 +8,21 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import Dense, Problem, dense_solver, moved, random_problem
-from scipy.linalg import fractional_matrix_power, sqrtm
+from scipy.linalg import block_diag, fractional_matrix_power, sqrtm
 from threadpoolctl import threadpool_limits
 
 from sklearn_mackay._criterion import steepest_release
 from sklearn_mackay._design import Term
 from sklearn_mackay._empirical_bayes import estimate_variances
-from sklearn_mackay._solution import VANISHED, Variances, null_directions
+from sklearn_mackay._solution import VANISHED, Variances, null_directions, symmetric_units
 from sklearn_mackay._variances import (
+    LONGEST_LOG_STEP,
     Freedom,
+    NewtonStep,
+    StandardErrors,
+    _solve_downhill,
     drop_vanished,
+    gradient_noise,
     mackay_update,
     matrix_root,
     mm_update,
@@ -31,6 +36,7 @@ RTOL = 1e-9  # matrix roots of covariances with condition up to 1e2
 DEVIANCE_RISE = 1e-9  # rounding of a deviance of about 1e2
 STEP = 1e-4  # part of a Newton step, for a difference of four points
 SLOPE_RTOL = 1e-6  # of the deviance's terms along a step
+ERRORS_RTOL = 1e-8  # the package inverts in roots, the test in the entries of covariances
 PSD_RTOL = 1e-13  # a negative eigenvalue of this relative size is rounding
 
 STRUCTURES = {
@@ -222,7 +228,58 @@ def test_quick_update_of_a_single_level_is_finite(rng):
     assert np.isfinite(updated.Sigma[0]).all()
 
 
+def test_quick_update_of_two_levels_is_their_sample_variance(rng):
+    problem = random_problem(rng, levels=(2, 5), p=0)
+    solution = dense_solver(problem)(problem.variances)
+    updated = quick_update(solution, problem.freedom())
+    first, second = solution.b[0][:, 0]
+    assert updated.Sigma[0].shape == (1, 1)
+    assert_close(updated.Sigma[0], [[(first - second) ** 2 / 2]])
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+@by_structure
+def test_updates_follow_a_common_factor_of_all_variances(rng, structure, factor):
+    # V scales as a whole: effects and residuals stay, and traces divide by the factor.
+    _, solution, freedom = fitted(rng, structure)
+    scaled = solution.rescaled(factor)
+    for update, power in ((mackay_update, 0.0), (mm_update, 0.5), (quick_update, 0.0)):
+        expected = update(solution, freedom).scaled(factor**power)
+        actual = update(scaled, freedom)
+        assert_close(actual.sigma2, expected.sigma2)
+        for there, here in zip(actual.Sigma, expected.Sigma, strict=True):
+            assert_close(there, here)
+
+
+@pytest.mark.parametrize("update, power", [(mackay_update, 1.0), (mm_update, 0.5)])
+@pytest.mark.parametrize("informative", [0, 1])
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_coefficients_whose_columns_are_zero(rng, diagonal, informative, update, power):
+    problem = random_problem(rng, levels=(6,), coefficients=(2,), diagonal=diagonal)
+    term = problem.terms[0]
+    columns = term.columns * (np.arange(2) < informative)[:, None]
+    problem = replace(problem, terms=(replace(term, columns=columns),))
+    solution = dense_solver(problem)(problem.variances)
+    Sigma, N, vv = solution.variances.Sigma[0], solution.N[0], solution.vv[0]
+    # Only what the first coefficient tells of the second is left of that one's variance.
+    expected = np.zeros((2, 2))
+    if informative:
+        known = np.outer(Sigma[0], Sigma[0]) / Sigma[0, 0]
+        expected = known * (vv[0, 0] / N[0, 0]) ** power
+    assert_allclose(update(solution, problem.freedom()).Sigma[0], expected, rtol=0, atol=RTOL)
+
+
 # Newton
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_a_step_of_log_sigma2_is_cut(sign):
+    base = Variances(2.0, ())
+    step = NewtonStep(base, (), sign * 2 * LONGEST_LOG_STEP, 0.5, -1.0)
+    cut = 2.0 * np.exp(sign * LONGEST_LOG_STEP)
+    assert_close(step.at(1.0).sigma2, cut)
+    assert_close(step.at(0.5).sigma2, cut)
+    assert_close(step.at(0.25).sigma2, 2.0 * np.exp(sign * LONGEST_LOG_STEP / 2))
 
 
 def slope_along(problem, step, reml):
@@ -262,6 +319,65 @@ def test_newton_step_goes_downhill_with_the_slope_it_says(rng, structure, rank, 
             start = deviance_at(problem, step.at(0.0), reml)
             if step.decrement > 1e-6:
                 assert min(deviance_at(problem, step.at(t), reml) for t in (1, 0.1, 0.01)) < start
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-2])
+@by_structure
+def test_newton_step_solves_the_model_of_its_roots(rng, structure, unit):
+    # Sigma = sigma2 (S + D)^2 is sigma2 (SD + DS) and sigma2 D^2 from its start.
+    smallest = 0.0
+    while smallest <= 0.0:
+        problem, _, freedom = fitted(rng, structure)
+        terms = tuple(replace(term, columns=unit * term.columns) for term in problem.terms)
+        solution = dense_solver(replace(problem, terms=terms))(problem.variances)
+        sigma2 = solution.variances.sigma2
+        linear, bent, gradient = [], [], []
+        for Sigma, G, diagonal in zip(
+            solution.variances.Sigma, solution.gradient, freedom.diagonal, strict=True
+        ):
+            units = symmetric_units(len(Sigma), diagonal=diagonal)
+            root = sqrtm(Sigma / sigma2)
+            entries = [tuple(np.argwhere(np.tril(E))[0]) for E in units]
+            moves = [sigma2 * (root @ E + E @ root) for E in units]
+            linear.append(np.array([[move[entry] for move in moves] for entry in entries]))
+            bent.append([[sigma2 * np.sum(G * (E @ F + F @ E)) for F in units] for E in units])
+            gradient += [np.sum(E * G) for E in units]
+        J = block_diag(*linear)
+        H = J.T @ solution.information @ J + block_diag(*bent)
+        smallest = np.linalg.eigvalsh(H)[0]
+    g = J.T @ gradient
+    for damping in (0.0, 0.5):
+        step = newton_step(solution, replace(freedom, residual=False), damping=damping)
+        expected = -np.linalg.solve(H + damping * np.diag(np.diag(H)), g)
+        assert_close(step.decrement, -0.5 * g @ expected)
+        lower = [
+            move[np.eye(len(move), dtype=bool) if diagonal else np.tri(len(move), dtype=bool)]
+            for move, diagonal in zip(step.moves, freedom.diagonal, strict=True)
+        ]
+        assert_close(np.concatenate(lower), expected)
+
+
+@pytest.mark.parametrize("damping", [0.0, 1.0])
+def test_newton_step_leaves_a_coefficient_whose_column_is_zero(rng, damping):
+    problem = random_problem(rng, levels=(6,), coefficients=(2,), diagonal=True)
+    term = problem.terms[0]
+    columns = term.columns * [[1.0], [0.0]]
+    problem = replace(problem, terms=(replace(term, columns=columns),))
+    freedom = problem.freedom()
+    step = newton_step(dense_solver(problem)(problem.variances), freedom, damping=damping)
+    alone = replace(term, columns=term.columns[:1], transform=np.eye(1))
+    first = Variances(problem.variances.sigma2, (problem.variances.Sigma[0][:1, :1],))
+    problem = replace(problem, terms=(alone,), variances=first)
+    expected = newton_step(dense_solver(problem)(first), freedom, damping=damping)
+    assert_close(step.moves[0], np.diag([expected.moves[0][0, 0], 0.0]))
+    assert_close(step.log_sigma2, expected.log_sigma2)
+
+
+def test_a_flat_direction_of_the_model_is_hardly_moved_along():
+    # The rounding of the gradient, divided by that of the Hessian, would be a long step.
+    assert_allclose(
+        _solve_downhill(np.ones((2, 2)), np.array([1.0, 1.0 + 1e-13]), 0.0), 0.5, atol=1e-3
+    )
 
 
 @by_structure
@@ -394,6 +510,14 @@ def test_a_vanished_variance_drops_to_zero_where_the_deviance_rises(rng, diagona
         assert (dropped is present) == (expected > 0)
 
 
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_what_vanishes_does_not_depend_on_a_common_factor(rng, factor):
+    problem = at_zero(rng, downhill=False)
+    present = Variances(problem.variances.sigma2, (np.array([[1e-12]]),))
+    solution = dense_solver(problem)(present).rescaled(factor)
+    assert_array_equal(drop_vanished(solution, problem.freedom()).Sigma[0], [[0.0]])
+
+
 def test_a_small_variance_stays_where_the_deviance_falls(rng):
     problem = at_zero(rng, downhill=True)
     N = dense_solver(problem)(problem.variances).N[0][0, 0]
@@ -504,3 +628,83 @@ def test_standard_errors_of_a_balanced_layout(rng):
     assert_allclose(errors.sigma2, np.sqrt(var_within), rtol=SLOPE_RTOL)
     expected = np.sqrt(var_within + var_between) / m
     assert_allclose(errors.Sigma[0][0, 0], expected, rtol=SLOPE_RTOL)
+
+
+def information_with_sigma2(problem: Problem) -> np.ndarray:
+    """``F'PF`` with a working vector for each unit of each term, and for sigma2."""
+    dense = Dense(problem, problem.variances, True)
+    Py = dense.P @ problem.y
+    vectors = [Py / problem.weights]
+    for k, term in reversed(list(enumerate(problem.terms))):
+        units = symmetric_units(term.n_coefficients, diagonal=term.diagonal)
+        vectors[:0] = [dense.Z[k] @ (dense.v(k) @ E).ravel() for E in units]
+    F = np.transpose(vectors)
+    return F.T @ dense.P @ F
+
+
+def errors_by_unit(errors: StandardErrors, freedom: Freedom) -> np.ndarray:
+    lower = [
+        np.diag(S) if diagonal else S[np.tril_indices(len(S))]
+        for S, diagonal in zip(errors.Sigma, freedom.diagonal, strict=True)
+    ]
+    return np.concatenate([*lower, [errors.sigma2]])
+
+
+UNPENALISED = {name: s for name, s in STRUCTURES.items() if name != "penalised"}
+
+
+@pytest.mark.parametrize("structure", UNPENALISED.values(), ids=UNPENALISED)
+def test_standard_errors_invert_the_information(rng, structure):
+    problem, solution, freedom = fitted(rng, structure)
+    sizes = [len(symmetric_units(t.n_coefficients, diagonal=t.diagonal)) for t in problem.terms]
+    for some in freedoms(freedom):
+        free = np.array([*np.repeat(some.terms, sizes), some.residual])
+        expected = np.zeros(len(free))
+        information = information_with_sigma2(problem)[np.ix_(free, free)]
+        if np.any(free):
+            expected[free] = np.sqrt(2 * np.diag(np.linalg.inv(information)))
+        errors = standard_errors(solution, some)
+        assert_close(errors_by_unit(errors, some), expected, rtol=ERRORS_RTOL)
+        for S in errors.Sigma:
+            assert_array_equal(S, S.T)
+
+
+@pytest.mark.parametrize("structure", UNPENALISED.values(), ids=UNPENALISED)
+def test_standard_errors_from_the_noise_of_the_gradient(rng, structure):
+    problem, solution, freedom = fitted(rng, structure)
+    variances = solution.variances
+    entries = [
+        np.diag(S) if diagonal else S[np.tril_indices(len(S))]
+        for S, diagonal in zip(variances.Sigma, freedom.diagonal, strict=True)
+    ]
+    # The yPy of the gradient in a common scale is exact, so the one in sigma2 errs as the others.
+    on_all = np.vstack(
+        [np.eye(sum(map(len, entries))), -np.concatenate(entries) / variances.sigma2]
+    )
+    root = rng.normal(size=(on_all.shape[1],) * 2)
+    inverse = np.linalg.inv(information_with_sigma2(problem))
+    cov = inverse @ on_all @ root @ root.T @ on_all.T @ inverse
+    errors = standard_errors(solution, freedom, root @ root.T)
+    assert_close(errors_by_unit(errors, freedom), np.sqrt(np.diag(cov)), rtol=ERRORS_RTOL)
+
+
+@pytest.mark.parametrize("sizes", [(1,), (2, 1), (1, 3)])
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_noise_of_the_gradient_is_that_of_a_mean(rng, sizes, diagonal):
+    samples = []
+    for s in sizes:
+        A = rng.normal(size=(30, s, s))
+        samples.append(A + A.transpose(0, 2, 1))
+    freedom = Freedom((True,) * len(sizes), True, (diagonal,) * len(sizes), 40.0)
+    by_unit = np.array(
+        [
+            [
+                np.sum(E * part[i])
+                for part in samples
+                for E in symmetric_units(len(part[i]), diagonal=diagonal)
+            ]
+            for i in range(30)
+        ]
+    )
+    centered = by_unit - by_unit.mean(axis=0)
+    assert_close(gradient_noise(samples, freedom), centered.T @ centered / 29 / 30)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .._crossproducts import CrossProducts
-from .._machine import require_memory
+from .._machine import require_memory, require_own_tensorflow
 from .._solution import Engine, PenalizedSolution, Variances
 from . import dense
 from .layout import Layout, choose_layout
@@ -60,6 +60,7 @@ def prepare_engine(
     if layout.rest and (
         solver == "iterative" or (solver == "auto" and (large or float(order) ** 3 > EXACT_FLOPS))
     ):
+        require_own_tensorflow()
         from .iterative import IterativeEngine
 
         iterative = IterativeEngine(
@@ -101,6 +102,7 @@ def _prepare_exact(
     require_memory(order, "Use solver='iterative' or 'auto'.")
     if _corner_order(crossproducts, layout.chain + layout.rest) <= DENSE_ORDER:
         return dense.prepare(crossproducts, reml=reml)
+    require_own_tensorflow()
     from .exact import prepare
 
     return prepare(crossproducts, reml=reml)
