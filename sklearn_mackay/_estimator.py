@@ -921,8 +921,9 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         n_lost = int(np.sum(np.isnan(held.mean)))
         if n_lost:
             warnings.warn(
-                f"{n_lost} of the rows cannot be predicted without their fold, which alone determines a "
-                "fixed effect: they are NaN. Remove fixed features that are zero elsewhere.",
+                f"{n_lost} of the rows cannot be predicted without their fold, which alone "
+                "determines a fixed effect: they are NaN. Remove fixed features that are zero "
+                "elsewhere.",
                 UserWarning,
                 stacklevel=3,
             )
