@@ -16,16 +16,26 @@ INSTALLED_DOCS := $(VENV)/.installed-docs
 
 PEERS := .venv-peers
 
-.PHONY: help demo test docs agreement format lint types check clean
+.PHONY: help demo test test-fast coverage docs agreement format lint types check clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED)  ## fit a model to the sleep study and print what it found
 	$(BIN)/python -m sklearn_mackay
 
 test: $(INSTALLED_TEST)  ## run the tests and doctests; options go in PYTEST_ARGS="-k name"
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: $(INSTALLED_TEST)  ## run the quick tests only, and the doctests of the package
+	$(BIN)/python -m pytest -m 'not slow' tests sklearn_mackay $(PYTEST_ARGS)
+
+coverage: $(INSTALLED_TEST)  ## run the tests and list lines and branches of the package they miss
+	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m coverage report
+
+test-fast: $(INSTALLED_TEST)  ## run the tests that take less than some seconds each, for daily work
+	$(BIN)/python -m pytest -m 'not slow' tests $(PYTEST_ARGS)
 
 docs: $(INSTALLED_DOCS)  ## build the documentation in docs/_build/html, running the gallery
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
@@ -48,7 +58,7 @@ types: $(INSTALLED_TEST)  ## check the type annotations of the package
 check: test lint types  ## all that continuous integration runs
 
 clean:  ## remove the virtual environment and all caches; do this to change PYTHON
-	rm -rf .venv .venv-* build dist docs/_build docs/gallery docs/generated *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* build dist docs/_build docs/gallery docs/generated *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage
 	find sklearn_mackay tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The package is installed in editable mode, so only a change of its metadata asks for another run of
