@@ -34,9 +34,6 @@ coverage: $(INSTALLED_TEST)  ## run the tests and list lines and branches of the
 	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
 	$(BIN)/python -m coverage report
 
-test-fast: $(INSTALLED_TEST)  ## run the tests that take less than some seconds each, for daily work
-	$(BIN)/python -m pytest -m 'not slow' tests $(PYTEST_ARGS)
-
 docs: $(INSTALLED_DOCS)  ## build the documentation in docs/_build/html, running the gallery
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
 
