@@ -564,6 +564,7 @@ def test_information_criteria_of_a_reml_fit_are_finite():
     assert_allclose(model.bic_, criterion + np.log(30) * 3, rtol=ROUNDING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["reml", "ml"])
 def test_profile_intervals_follow_the_criterion_of_the_fit(method):
     # lme4#838: profile intervals of a REML fit were those of ML.

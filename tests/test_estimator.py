@@ -1052,6 +1052,7 @@ def test_an_outlier(data):
 # The record of the iterations.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["reml", "ml", "mackay"])
 def test_history(data, method):
     model = MacKayMixedRegressor(method=method, **SLOPES).fit(data.frame, data.y)

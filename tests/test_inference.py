@@ -197,6 +197,7 @@ def test_profile_of_the_balanced_one_way_layout_is_its_closed_form(tau):
             assert_allclose(rise, cut, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_variance_of_zero_has_a_one_sided_interval():
     X, y = balanced(8, 5, 0.0)
     y -= pd.Series(y).groupby(X["g"]).transform("mean")
@@ -446,6 +447,7 @@ def test_a_dropped_column_has_no_interval(data):
         model.confint(dropped)
 
 
+@pytest.mark.slow
 def test_the_intercept_beside_a_block_is_that_at_zero():
     rng = np.random.default_rng(8)
     B, g = rng.normal(5, 1, size=(60, 4)), np.repeat(np.arange(10), 6)

@@ -128,6 +128,7 @@ def test_more_probes_are_added_to_those_there(rng, tight):
     assert_close(in_turn(problem.variances).beta, together(problem.variances).beta)
 
 
+@pytest.mark.slow
 def test_a_small_term_leaves_the_others_loosely_coupled(rng):
     # A factor of 8 levels ties all levels of the others together.
     problem = random_problem(rng, n=4000, levels=(300, 200, 8))
@@ -192,6 +193,7 @@ def test_given_variances_are_solved_to_the_end(rng):
     assert model.variance_mc_error_ == {"x0": 0.0, "x1": 0.0, "residual": 0.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ml", "mackay", "quick"])
 def test_every_method_runs_on_either_engine(rng, method):
     X, y = crossed(rng, 5_000, n_levels=(80, 50))
@@ -205,6 +207,7 @@ def test_every_method_runs_on_either_engine(rng, method):
         )
 
 
+@pytest.mark.slow
 def test_random_state_makes_fits_repeatable(rng):
     X, y = crossed(rng, 5_000)
     one, same, other = (
@@ -215,6 +218,7 @@ def test_random_state_makes_fits_repeatable(rng):
     assert one != other
 
 
+@pytest.mark.slow
 def test_probes_are_added_until_their_error_is_small(rng):
     # Two rows a level: the factors' levels depend on each other strongly.
     n = 600

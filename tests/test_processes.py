@@ -190,6 +190,7 @@ def test_a_fit_in_a_process_forked_while_a_thread_sets_the_limit_of_blas():
 # Threads.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("small", "small"), ("small", "large"), ("large", "iterative")])
 def test_fits_in_threads_give_the_answers_of_fits_in_turn(names):
     def fit(name):

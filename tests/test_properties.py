@@ -528,6 +528,7 @@ def test_converged_means_that_no_step_promises_more_than_tol(data):
     assert release <= model.tol
 
 
+@pytest.mark.slow
 @given(datasets(), seeds)
 @examples(15)
 def test_no_start_finds_a_better_optimum(data, rng):

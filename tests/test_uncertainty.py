@@ -293,6 +293,7 @@ def test_auto_keeps_what_is_small(monkeypatch, data):
     )
 
 
+@pytest.mark.slow
 def test_iterative_fit_keeps_the_covariance_when_asked(data):
     exact = MacKayMixedRegressor(**PARAMETERS).fit(data.frame, data.y)
     parameters = {**PARAMETERS, "solver": "iterative", "random_state": 0}

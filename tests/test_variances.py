@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import Dense, Problem, dense_solver, moved, random_problem
-from scipy.linalg import fractional_matrix_power, sqrtm
+from scipy.linalg import block_diag, fractional_matrix_power, sqrtm
 from threadpoolctl import threadpool_limits
 
 from sklearn_mackay._criterion import steepest_release
@@ -319,6 +319,50 @@ def test_newton_step_goes_downhill_with_the_slope_it_says(rng, structure, rank, 
             start = deviance_at(problem, step.at(0.0), reml)
             if step.decrement > 1e-6:
                 assert min(deviance_at(problem, step.at(t), reml) for t in (1, 0.1, 0.01)) < start
+
+
+def model_in_roots(solution, freedom):
+    """Gradient and Hessian of the model in the lower triangles of the moves of all roots."""
+    sigma2 = solution.variances.sigma2
+    linear, bent, gradient = [], [], []
+    for Sigma, G, diagonal in zip(
+        solution.variances.Sigma, solution.gradient, freedom.diagonal, strict=True
+    ):
+        # Sigma = sigma2 (S + D)^2 is sigma2 (SD + DS) and sigma2 D^2 from its start.
+        units = symmetric_units(len(Sigma), diagonal=diagonal)
+        root = matrix_root(Sigma / sigma2)
+        entries = [tuple(np.argwhere(np.tril(E))[0]) for E in units]
+        moves = [sigma2 * (root @ E + E @ root) for E in units]
+        linear.append([[move[entry] for move in moves] for entry in entries])
+        bent.append([[sigma2 * np.sum(G * (E @ F + F @ E)) for F in units] for E in units])
+        gradient += [np.sum(E * G) for E in units]
+    J = block_diag(*linear)
+    return J.T @ gradient, J.T @ solution.information @ J + block_diag(*bent)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-2])
+@by_structure
+def test_newton_step_solves_the_model_of_its_roots(rng, structure, unit):
+    for _ in range(20):
+        problem, _, freedom = fitted(rng, structure)
+        terms = tuple(replace(term, columns=unit * term.columns) for term in problem.terms)
+        sigma2, Sigma = problem.variances.sigma2, problem.variances.Sigma
+        there = Variances(sigma2, tuple(S / unit**2 for S in Sigma))
+        solution = dense_solver(replace(problem, terms=terms))(there)
+        g, H = model_in_roots(solution, freedom)
+        if np.linalg.eigvalsh(H)[0] > 0.0:
+            break
+    else:
+        pytest.fail("No problem was drawn at which the model has a minimum.")
+    for damping in (0.0, 0.5):
+        step = newton_step(solution, replace(freedom, residual=False), damping=damping)
+        expected = -np.linalg.solve(H + damping * np.diag(np.diag(H)), g)
+        assert_close(step.decrement, -0.5 * g @ expected)
+        moves = [
+            np.diag(move) if diagonal else move[np.tril_indices(len(move))]
+            for move, diagonal in zip(step.moves, freedom.diagonal, strict=True)
+        ]
+        assert_close(np.concatenate(moves), expected)
 
 
 @pytest.mark.parametrize("damping", [0.0, 1.0])
