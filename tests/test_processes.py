@@ -84,7 +84,7 @@ def scores(X, y):
     ("backend", "size"),
     [
         ("threading", "small"),
-        ("threading", "large"),
+        pytest.param("threading", "large", marks=pytest.mark.slow),
         # tests/test_sklearn_contract.py has the small one.
         pytest.param("loky", "large", marks=pytest.mark.slow),
     ],
