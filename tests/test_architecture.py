@@ -265,12 +265,14 @@ def test_only_kernels_import_tensorflow():
     assert importers <= KERNELS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [PACKAGE, f"{PACKAGE}.datasets"])
 def test_import_leaves_tensorflow_out(module):
     code = f"import sys, {module}; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_fitting_a_small_problem_leaves_tensorflow_out():
     code = (
         "import sys; from sklearn_mackay import MacKayMixedRegressor; "

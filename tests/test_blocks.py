@@ -244,6 +244,7 @@ def test_groups_and_blocks_in_one_criterion(rng):
         assert abs(np.sum((Z.T @ P) * Z.T) - np.sum((Z.T @ Py) ** 2)) < 1e-4 * np.sum(Z**2)
 
 
+@pytest.mark.slow
 def test_engines_agree_on_groups_and_blocks(rng):
     X, y = with_groups(rng)
     expected = MacKayMixedRegressor(**BOTH, solver="exact").fit(X, y)
@@ -443,6 +444,7 @@ def test_parameters_that_are_refused(rng, parameters, message):
 # Several responses.
 
 
+@pytest.mark.slow
 def test_several_responses_equal_fits_in_turn(rng):
     X, y = with_groups(rng)
     Y = np.column_stack([y, rng.normal(size=len(y)), 3.0 - 2.0 * y + rng.normal(size=len(y))])

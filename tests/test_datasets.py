@@ -71,6 +71,7 @@ def test_missing_pandas_is_named(monkeypatch):
         load_sleepstudy(as_frame=True)
 
 
+@pytest.mark.slow
 def test_arrays_do_not_need_pandas():
     code = (
         "import sys; sys.modules['pandas'] = None\n"

@@ -277,6 +277,7 @@ def test_shrinkage_in_a_plane_turned_around(model, sleepstudy):
     assert_allclose(display.points_.get_offsets(), effects[:, ::-1], rtol=DRAWN)
 
 
+@pytest.mark.slow
 def test_shrinkage_of_one_coefficient_is_a_mean(crossed):
     model, X, y = crossed
     display = RandomEffectsDisplay.from_estimator(model, "b", kind="shrinkage", X=X, y=y)
@@ -288,6 +289,7 @@ def test_shrinkage_of_one_coefficient_is_a_mean(crossed):
     assert_allclose(starts, np.column_stack([unpooled, unpooled]), rtol=ROUNDING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coefficient", [None, "x"])
 def test_levels_with_too_few_rows_have_no_unpooled_estimate(crossed, coefficient):
     model, X, y = crossed
@@ -410,6 +412,7 @@ def test_without_matplotlib(model, show, monkeypatch):
         show(model)
 
 
+@pytest.mark.slow
 def test_import_leaves_matplotlib_out():
     code = "import sys, sklearn_mackay._displays; sys.exit('matplotlib' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

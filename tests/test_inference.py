@@ -342,6 +342,7 @@ def test_bootstrap_agrees_with_the_sampling_distribution_of_the_mean_square():
     assert_allclose(intervals["intercept"], expected, rtol=0, atol=0.1 * np.diff(expected)[0])
 
 
+@pytest.mark.slow
 def test_bootstrap_does_not_depend_on_the_number_of_processes(data):
     model = MacKayMixedRegressor(groups=["b"]).fit(data.frame[["x", "b"]], data.y)
     one, two = (model.confint("b", method="bootstrap", n_resamples=20, n_jobs=n) for n in (None, 2))

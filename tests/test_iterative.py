@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from reference import random_problem
 from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_mackay import MacKayMixedRegressor, _machine
+from sklearn_mackay import MacKayMixedRegressor, _blocks, _machine
 from sklearn_mackay._solution import Variances
 from sklearn_mackay.kernels import engine, exact, iterative, krylov
 from sklearn_mackay.kernels.layout import choose_layout
@@ -69,16 +69,11 @@ def assert_close(actual, expected, *, rtol=SOLVED, err_msg=""):
     assert_allclose(actual, expected, rtol=0, atol=rtol * scale, err_msg=err_msg)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("small", [0, 64], ids=["all iterated", "small terms exact"])
 @pytest.mark.parametrize("singular", [False, True], ids=["regular", "singular"])
 @pytest.mark.parametrize("reml", [True, False], ids=["REML", "ML"])
-@pytest.mark.parametrize(
-    "structure",
-    [
-        name if name == "2 crossed, slopes on both" else pytest.param(name, marks=pytest.mark.slow)
-        for name in STRUCTURES
-    ],
-)
+@pytest.mark.parametrize("structure", STRUCTURES)
 def test_equals_the_exact_engine(rng, tight, monkeypatch, structure, reml, singular, small):
     monkeypatch.setattr(iterative, "SMALL", small)
     problem = random_problem(rng, n=900, **STRUCTURES[structure])
@@ -356,6 +351,24 @@ def test_quadrature_is_exact_after_as_many_products_as_unknowns(rng):
     log_A = (vectors * np.log(values)) @ vectors.T
     expected = np.einsum("ic,ij,jc->c", r, log_A, r)
     assert_allclose(krylov.log_quadrature(found.lengths, found.ratios, 6), expected, rtol=1e-8)
+
+
+def test_large_blocks_side_by_side_agree_with_the_exact_engine(rng, monkeypatch):
+    X = rng.normal(size=(300, 60))
+    y = X[:, :40] @ rng.normal(size=40) + 0.3 * X[:, 40:] @ rng.normal(size=20)
+    y += rng.normal(size=300)
+    blocks = {"a": range(40), "b": range(40, 60)}
+    expected = MacKayMixedRegressor(feature_blocks=blocks).fit(X, y)
+    assert expected.solver_ == "exact"
+    monkeypatch.setattr(_blocks, "LARGEST_GRAM", 10)
+    monkeypatch.setattr(iterative, "SMALL", 0)  # as a large block never is
+    model = MacKayMixedRegressor(feature_blocks=blocks, random_state=0).fit(X, y)
+    assert model.solver_ == "iterative"
+    assert model.converged_
+    for name, variance in expected.variance_components_.items():
+        error = model.variance_mc_error_[name]
+        assert error > 0
+        assert abs(model.variance_components_[name] - variance) <= MANY_ERRORS * error
 
 
 def test_auto_takes_the_exact_engine_where_it_is_fast(rng, monkeypatch):

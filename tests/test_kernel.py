@@ -46,7 +46,16 @@ ENGINES = {"eliminated": exact.prepare, "dense": prepare_dense}
 
 by_engine = pytest.mark.parametrize("prepare", ENGINES.values(), ids=ENGINES)
 by_criterion = pytest.mark.parametrize("reml", [True, False], ids=["REML", "ML"])
-by_structure = pytest.mark.parametrize("structure", STRUCTURES.values(), ids=STRUCTURES)
+SLOW_TO_TRACE = {
+    "2 crossed, 3 coefficients",
+    "3 crossed, 2 coefficients",
+    "3 crossed, 3 coefficients",
+    "4 coefficients",
+    "chain of 2 and 2 crossed",
+    "chain of 2, slopes",
+    "chain of 3",
+    "diagonal",
+}
 by_differentiated = pytest.mark.parametrize(
     "structure", DIFFERENTIATED.values(), ids=DIFFERENTIATED
 )
@@ -122,8 +131,14 @@ def variants(problem: Problem, rng: np.random.Generator) -> dict[str, Variances]
 @by_engine
 @by_criterion
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
-@pytest.mark.parametrize("p", [0, 1, 2, 10])
-@by_structure
+@pytest.mark.parametrize("p", [0, 10, *(pytest.param(p, marks=pytest.mark.slow) for p in (1, 2))])
+@pytest.mark.parametrize(
+    "structure",
+    [
+        pytest.param(structure, id=name, marks=pytest.mark.slow if name in SLOW_TO_TRACE else ())
+        for name, structure in STRUCTURES.items()
+    ],
+)
 def test_kernel_equals_dense_algebra(rng, structure, p, weighted, reml, prepare):
     problem = random_problem(rng, p=p, weighted=weighted, **structure)
     solve = prepare(problem.crossproducts(), reml=reml)
@@ -461,6 +476,7 @@ def test_a_corner_that_is_not_positive_definite_gives_nan(
     assert np.all(np.isnan(result.solution))
 
 
+@pytest.mark.slow
 @by_criterion
 @pytest.mark.parametrize("name", ["crossed", "mixed", "penalised"])
 def test_tensorflow_branch_solves_as_lapack_does(rng, monkeypatch, name, reml):

@@ -166,7 +166,10 @@ def test_fitted_values(case):
     assert_allclose(found, expected, rtol=0, atol=FITTED_ATOL * np.sqrt(case.answer["sigma2"]))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(m, marks=pytest.mark.slow) if m == "insteval" else m for m in MODELS],
+)
 def test_mackay_reaches_the_optimum_of_reml(name):
     reml, mackay = (deviance(fit_case(name, method).model) for method in ("reml", "mackay"))
     assert abs(reml - mackay) <= CRITERION_ABOVE

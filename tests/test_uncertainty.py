@@ -211,6 +211,7 @@ def test_draws_without_groups_have_the_variance_of_unknown_levels(data):
     assert_allclose(draws.std(axis=1), std, rtol=DRAWS_RTOL)
 
 
+@pytest.mark.slow
 def test_fits_in_threads_leave_the_number_of_threads_alone(data):
     before = [pool["num_threads"] for pool in threadpool_info()]
     X = data.frame[["x", "a"]]
