@@ -165,7 +165,9 @@ def _check(
     if not all(column < n_columns for column in used):
         raise ValueError(f"it uses columns beyond the {n_columns} that it has")
     names = attributes.get("feature_names_in_")
-    if names is not None and np.shape(names) != (n_columns,):
+    if names is not None and (
+        np.shape(names) != (n_columns,) or not all(isinstance(name, str) for name in names)
+    ):
         raise ValueError(f"it does not have {n_columns} names of columns")
     if attributes["groups_"] != [factor.name for factor in roles.factors]:
         raise ValueError("names of its factors differ")

@@ -137,6 +137,7 @@ def test_an_infinite_likelihood_comes_back(frame):
     assert read.log_likelihood_ == model.log_likelihood_ == np.inf
 
 
+@pytest.mark.slow
 def test_reading_and_predicting_need_no_tensorflow(frame, y, tmp_path):
     X = frame[["x", "name"]]
     (tmp_path / "model.json").write_text(MacKayMixedRegressor(groups="name").fit(X, y).to_json())
@@ -222,17 +223,18 @@ def leaves(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     ]
 
 
-def test_a_damaged_text_is_refused_or_predicts_numbers(document, frame, rng):
+@pytest.mark.slow
+def test_a_damaged_text_is_refused_or_predicts_numbers(document, frame):
     """Anything may happen to one value, but no other exception, and nothing that is not finite."""
     rows, refused = frame[["x", "name"]], 0
     paths = leaves(document)
-    for value in (None, "x", -1, 1e308, {}, [], True):
-        for at in rng.choice(len(paths), size=60, replace=False):
+    for value in (None, "x", -1, 1e300, {}, [], True):
+        for path in paths:
             damaged = json.loads(json.dumps(document))
             node = damaged
-            for key in paths[at][:-1]:
+            for key in path[:-1]:
                 node = node[key]
-            node[paths[at][-1]] = value
+            node[path[-1]] = value
             try:
                 read = MacKayMixedRegressor.from_json(json.dumps(damaged))
             except ValueError:
@@ -242,4 +244,4 @@ def test_a_damaged_text_is_refused_or_predicts_numbers(document, frame, rng):
                 assert np.all(np.isfinite(read.predict(rows)))
             except ValueError as error:  # a parameter of predict, or the name of a column
                 assert str(error)
-    assert refused > 100
+    assert refused > 2 * len(paths)
