@@ -23,6 +23,8 @@ from ._design import Term, row_blocks, row_scaled, to_dense
 Array = NDArray[np.float64]
 Index = NDArray[np.int32]
 
+TAKEN_UP = 1e-10  # share of a sum of squares that the fixed part leaves, below it is rounding
+
 
 @dataclass(frozen=True)
 class TermGram:
@@ -225,6 +227,35 @@ def build_crossproducts(
         ),
         blocks,
     )
+
+
+def taken_up_by_fixed(crossproducts: CrossProducts, k: int) -> Array:
+    """Directions of a term's coefficients whose effects are combinations of fixed effects.
+
+    ``Z_kj w`` of every level ``j`` then lies in the span of ``X``, so that ``P Z_kj w = 0`` and
+    REML's criterion does not depend on a variance along ``w``.
+
+    Parameters
+    ----------
+    crossproducts : CrossProducts
+        Gram blocks.
+    k : int
+        Term.
+
+    Returns
+    -------
+    ndarray of shape (s_k, t)
+        The directions ``w`` by column; mostly there are none.
+    """
+    term, p = crossproducts.terms[k], len(crossproducts.penalty)
+    own = np.sum(term.own, axis=2)
+    inverse = linalg.pinvh(crossproducts.fixed[:p, :p] + np.diag(crossproducts.penalty))
+    on_X = term.fixed[:, :p]
+    taken = np.array([[np.sum(inverse * (a @ b.T)) for b in on_X] for a in on_X])
+    scale = np.sqrt(np.diag(own))
+    left = (own - taken) / np.outer(scale, scale)
+    shares, vectors = np.linalg.eigh(np.diag(np.diag(left)) if term.diagonal else left)
+    return np.asarray(vectors[:, shares <= TAKEN_UP] / scale[:, None])
 
 
 def _large_gram(columns: Any, blocks: list[Any], X: Any, y: Array, root: Array) -> TermGram:

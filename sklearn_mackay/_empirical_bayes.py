@@ -30,8 +30,9 @@ ZERO_RESIDUAL = 1e-12  # share of y'Wy below which a residual is rounding of the
 HELD_RESIDUAL = 1e-8  # share of y'Wy that stands for a residual of zero; rounding stays small in it
 SUFFICIENT_DECREASE = 1e-4  # Armijo's constant
 MACKAY_STEPS = 1  # warm-up before Newton: far from the optimum a MacKay step is longer
-LONG_STEP = 1.5  # a Newton step is lengthened where it would have to be by more than this
-LONGEST_STEP = 30.0  # times a Newton step
+PATIENCE = (
+    10  # iterations after which average information is corrected; half of all fits end sooner
+)
 DAMPINGS = (0.1, 1.0, 10.0, 100.0)  # of the Hessian with unit diagonal, tried in turn
 SMALL = 0.1  # effective parameters below which zero, or leaving it, is worth a try
 ROTATION_TOLERANCE = 1e-7  # decrement that MacKay's update may leave, in units of the deviance
@@ -94,10 +95,7 @@ class Fit:
 
 @dataclass
 class _Walk:
-    """The present point of the loop, and how it got there.
-
-    `curvature` is that of the deviance along the last Newton step, in units of the model's.
-    """
+    """The present point of the loop, and how it got there."""
 
     solve: Solve
     crossproducts: CrossProducts
@@ -107,7 +105,7 @@ class _Walk:
     solution: PenalizedSolution
     deviance: float
     history: list[Iteration]
-    curvature: float = 1.0
+    previous: PenalizedSolution | None = None
 
     def look(self, variances: Variances) -> tuple[PenalizedSolution, float]:
         """Solve at `variances`; where everything is free, at their best common multiple."""
@@ -133,7 +131,7 @@ class _Walk:
 
     def move(self, step: str, solution: PenalizedSolution, value: float, change: float) -> None:
         """Accept a point."""
-        self.solution, self.deviance = solution, value
+        self.previous, self.solution, self.deviance = self.solution, solution, value
         self.history.append(Iteration(step, value, solution.variances, change))
         self.report(self.history[-1])
 
@@ -247,8 +245,10 @@ def _iterate_newton(walk: _Walk, max_iter: int, tol: float) -> bool:
         if iteration < MACKAY_STEPS:
             _safe_mackay(walk)
             continue
-        step = newton_step(walk.solution, walk.freedom)
-        if step.decrement > tol * np.clip(walk.curvature, 1.0 / LONGEST_STEP, 1.0):
+        is_exact = walk.solution.log_det is not None
+        previous = walk.previous if is_exact and iteration >= PATIENCE else None
+        step = newton_step(walk.solution, walk.freedom, previous=previous)
+        if step.decrement > tol:
             moved = (
                 _descend(walk, step)
                 or _release(walk, tol)
@@ -261,7 +261,6 @@ def _iterate_newton(walk: _Walk, max_iter: int, tol: float) -> bool:
         # What the deviance can fall by is at most tol; the variances err by its root. They are made
         # exact, unless random traces err by more: steps converge linearly, so that the last two
         # decrements tell the next.
-        is_exact = walk.solution.log_det is not None
         if is_exact or step.decrement > POLISHED * tol:
             _try(walk, "newton", step.at(1.0), step.decrement)
         _zero(walk, step.decrement, below=SMALL)
@@ -287,8 +286,10 @@ def _iterate_mackay(walk: _Walk, max_iter: int, tol: float) -> bool:
             continue
         # The update keeps the range of a singular covariance; only a Newton step can turn it.
         step = newton_step(walk.solution, walk.freedom)
-        if step.decrement <= ROTATION_TOLERANCE or not _descend(walk, step):
+        if step.decrement <= ROTATION_TOLERANCE:
             return True
+        if not _descend(walk, step):
+            return False
     return False
 
 
@@ -327,8 +328,6 @@ def _descend(walk: _Walk, step: NewtonStep) -> bool:
     """Take a Newton step, half of it or a damped one: the first that lowers the deviance enough."""
 
     def attempts() -> Iterator[tuple[NewtonStep, float]]:
-        if walk.curvature * LONG_STEP < 1.0:
-            yield step, 1.0 / max(walk.curvature, 1.0 / LONGEST_STEP)
         yield step, 1.0
         yield step, 0.5
         for damping in DAMPINGS:
@@ -338,22 +337,9 @@ def _descend(walk: _Walk, step: NewtonStep) -> bool:
         solution, value = walk.look(attempt.at(length))
         bound = walk.deviance + SUFFICIENT_DECREASE * length * attempt.slope
         if value <= bound + walk.rounding:
-            walk.curvature = _curvature(walk, attempt.slope, length, value)
             walk.move("newton", solution, value, step.decrement)
             return True
     return False
-
-
-def _curvature(walk: _Walk, slope: float, length: float, value: float) -> float:
-    """Curvature that a new value of the deviance tells, in units of the model's ``-slope``.
-
-    It is far from one where average information is far from the Hessian: for instance where the
-    fixed part lacks the effects' mean, which the variance then holds.
-    """
-    expected = -slope * length
-    if expected <= 100.0 * walk.rounding:
-        return 1.0
-    return 2.0 * (value - walk.deviance + expected) / (expected * length)
 
 
 def _try(walk: _Walk, name: str, candidate: Variances, change: float) -> bool:
@@ -374,15 +360,17 @@ def _release(walk: _Walk, tol: float) -> bool:
     """Free a direction that may not stay at zero; whether there was one."""
     freedom, solution = walk.freedom, walk.solution
     for k, Sigma in enumerate(solution.variances.Sigma):
-        if not freedom.terms[k]:
+        basis = freedom.directions[k]
+        if not freedom.terms[k] or basis.shape[1] == 0:
             continue
-        slope, direction = steepest_release(
-            Sigma,
-            solution.N[k],
-            solution.gradient[k],
+        slope, combination = steepest_release(
+            basis.T @ Sigma @ basis,
+            basis.T @ solution.N[k] @ basis,
+            basis.T @ solution.gradient[k] @ basis,
             diagonal=freedom.diagonal[k],
             below=SMALL,
         )
+        direction = basis @ combination
         scale = float(direction @ solution.N[k] @ direction)
         # The fall to be had from a slope of -s N is about L s^2 / 2.
         gain = 0.5 * solution.n_levels[k] * (slope / scale) ** 2 if scale > 0 else 0.0

@@ -1675,6 +1675,14 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 "than about three times its sampling variance. Use method='reml' or 'mackay'."
             )
             said.append((message, ConvergenceWarning))
+        for name, direction in estimates.taken_up:
+            coefficients = next(c.coefficients for c in components if c.name == name)
+            message = (
+                f"The fixed features take up {_combination(direction, coefficients)} of every "
+                f"level of {name!r}: its variance is not identified and is set to 0. Remove those "
+                "features, or that random effect."
+            )
+            said.append((message, UserWarning))
         if not estimates.solved:
             message = (
                 "Conjugate gradients did not converge: the factors are hardly connected, or their "

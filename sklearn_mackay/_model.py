@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import linalg
 
 from ._components import RESIDUAL, AnyComponent, BlockComponent
 from ._criterion import deviance
-from ._crossproducts import CrossProducts, build_crossproducts
+from ._crossproducts import CrossProducts, build_crossproducts, taken_up_by_fixed
 from ._empirical_bayes import Fit, Iteration, estimate_variances
 from ._fitted import FittedModel
 from ._fixed_part import FixedPart, build_fixed_part
@@ -26,6 +27,7 @@ MONTE_CARLO_SHARE = 0.05  # of a variance's standard error that random probes ma
 MOST_REPETITIONS = 2  # the first may move, the second then starts where it is
 EXPLAINED = 1e-12  # residual of y on X, relative to the spread of y, that is rounding
 ROUNDING_OF_Y = 5e-15  # the same relative to the size of y: a few units in its last place
+CANCELLED = 1e-12  # of its summands: a sum below it is rounding
 KEPT_ENTRIES = 2**21  # numbers in Gram blocks that are kept unasked: 16 MiB
 ILL_CONDITIONED = 1e7  # condition of the scaled columns of X beyond which digits are lost
 
@@ -118,6 +120,9 @@ class Estimates:
         Whether the model leaves no residual though it could not fit every y.
     collapsed : tuple of (str, ndarray)
         Directions of a factor's covariance that the quick method lost.
+    taken_up : tuple of (str, ndarray)
+        Directions of a component's coefficients of which the fixed part leaves nothing, where it
+        leaves anything.
     kept : FittedModel or None
         What tells how sure the estimates are.
     """
@@ -145,6 +150,7 @@ class Estimates:
     n_products: int
     exact_fit: bool
     collapsed: tuple[tuple[str, Array], ...]
+    taken_up: tuple[tuple[str, Array], ...]
     kept: FittedModel | None
 
 
@@ -258,14 +264,15 @@ def _fit_output(
     """Estimate the variances of one response, and return everything in the user's units."""
     sigma2_scale = y_scale**2 * unit
     active = [component for component in components if component.term is not None]
-    freedom = _freedom(crossproducts, active, options)
-    start = _start(active, options, y_scale, sigma2_scale)
+    taken_up = _taken_up(crossproducts, active, options)
+    freedom = _freedom(crossproducts, active, options, taken_up)
+    start = _start(active, options, freedom, y_scale, sigma2_scale)
     if explained and freedom.residual:
         start = Variances(1.0, tuple(np.zeros_like(S) for S in start.Sigma))
-        freedom = Freedom((False,) * len(active), False, freedom.diagonal, freedom.dof)
+        freedom = replace(freedom, terms=(False,) * len(active), residual=False)
     elif freedom.dof <= 0 and freedom.residual:
         _require_degrees_of_freedom(crossproducts, active)
-        freedom = Freedom((), False, (), freedom.dof)
+        freedom = Freedom((), False, (), freedom.dof, ())
     engine = prepare(crossproducts, reml=options.method != "ml")
     with one_blas_thread(n_entries=crossproducts.dense_order**2, limit=MODERATE):
         fit, errors = estimate_with(engine, crossproducts, start, freedom, options, report)
@@ -284,6 +291,7 @@ def _fit_output(
         components,
         options,
         freedom,
+        taken_up,
         y_scale=y_scale,
         sigma2_scale=sigma2_scale,
         explained=explained,
@@ -396,8 +404,23 @@ def _moments(y: Array, weights: Array) -> Array:
     return np.array([np.full_like(mean, np.sum(weights)), mean, spread])
 
 
-def _freedom(
+def _taken_up(
     crossproducts: CrossProducts, active: Sequence[AnyComponent], options: Options
+) -> list[Array]:
+    """Directions of each component's coefficients of which the fixed part leaves nothing."""
+    return [
+        np.zeros((len(component.identified), 0))
+        if options.method == "ml" or component.name in options.held
+        else component.transform @ taken_up_by_fixed(crossproducts, k)
+        for k, component in enumerate(active)
+    ]
+
+
+def _freedom(
+    crossproducts: CrossProducts,
+    active: Sequence[AnyComponent],
+    options: Options,
+    taken_up: Sequence[Array],
 ) -> Freedom:
     p = 0 if options.method == "ml" else crossproducts.n_unpenalized
     return Freedom(
@@ -405,23 +428,35 @@ def _freedom(
         residual=RESIDUAL not in options.held,
         diagonal=tuple(component.diagonal for component in active),
         dof=crossproducts.n - p,
+        directions=tuple(map(_directions, active, taken_up)),
     )
 
 
+def _directions(component: AnyComponent, taken_up: Array) -> Array:
+    """Basis of the covariances that stand for all that the criterion cannot tell from one."""
+    if component.diagonal or not taken_up.size:
+        return np.eye(len(taken_up))[:, ~np.any(taken_up != 0.0, axis=1)]
+    beside = linalg.null_space(taken_up.T)
+    return np.asarray(linalg.orth(np.linalg.solve(component.transform, beside)))
+
+
 def _start(
-    active: Sequence[AnyComponent], options: Options, y_scale: float, sigma2_scale: float
+    active: Sequence[AnyComponent],
+    options: Options,
+    freedom: Freedom,
+    y_scale: float,
+    sigma2_scale: float,
 ) -> Variances:
     """Equal shares of the variance of y, unless the user says otherwise."""
     given = {**options.start, **options.held}
     share = 1.0 / (len(active) + 1)
     sigma2 = float(given[RESIDUAL][0, 0]) / sigma2_scale if RESIDUAL in given else share
     Sigma = []
-    for component in active:
-        s = len(component.identified)
+    for component, free, basis in zip(active, freedom.terms, freedom.directions, strict=True):
+        S = np.eye(len(basis)) * share * component.start_share
         if component.name in given:
-            Sigma.append(component.to_internal(given[component.name], y_scale))
-        else:
-            Sigma.append(np.eye(s) * share * component.start_share)
+            S = component.to_internal(given[component.name], y_scale)
+        Sigma.append(basis @ (basis.T @ S @ basis) @ basis.T if free else S)
     return Variances(sigma2, tuple(Sigma))
 
 
@@ -446,6 +481,7 @@ def _to_user_units(
     components: Sequence[AnyComponent],
     options: Options,
     freedom: Freedom,
+    taken_up: Sequence[Array],
     *,
     y_scale: float,
     sigma2_scale: float,
@@ -455,6 +491,12 @@ def _to_user_units(
     solution = fit.solution
     active = [component for component in components if component.term is not None]
     index = {component.name: k for k, component in enumerate(active)}
+    shown = [
+        _beside(component, freedom.directions[index[component.name]])
+        if component.term
+        else component
+        for component in components
+    ]
     b = {
         component.name: component.effects(
             solution.b[index[component.name]],
@@ -463,7 +505,7 @@ def _to_user_units(
         )
         if component.term
         else component.effects(np.zeros((0, 0)), y_scale, None)
-        for component in components
+        for component in shown
     }
     coefficients = fixed.coefficients(y_scale * solution.beta)
     for block in active:
@@ -489,15 +531,13 @@ def _to_user_units(
                 variances.Sigma[index[component.name]] if component.term else np.zeros((0, 0)),
                 y_scale,
             )
-            for component in components
+            for component in shown
         }
 
     Sigma = {**matrices(solution.variances), **options.held}
     n_free = sum(
-        component.term is not None
-        and component.name not in options.held
-        and n_units(len(component.identified), component.diagonal)
-        for component in components
+        component.name not in options.held and n_units(basis.shape[1], component.diagonal)
+        for component, basis in zip(active, freedom.directions, strict=False)
     )
     return Estimates(
         intercept=float(coefficients[0]),
@@ -552,6 +592,12 @@ def _to_user_units(
         collapsed=()
         if exact_fit or options.method != "quick"
         else _collapsed(active, Sigma, options),
+        taken_up=tuple(
+            (component.name, _of_all_coefficients(component, direction))
+            for component, taken in zip(active, taken_up, strict=True)
+            for direction in taken.T
+            if freedom.dof > 0
+        ),
         kept=_kept(
             FittedModel(
                 crossproducts=crossproducts,
@@ -607,6 +653,22 @@ def _is_singular(component: AnyComponent, fit: Fit, index: Mapping[str, int]) ->
         return True
     Sigma = fit.solution.variances.Sigma[index[component.name]]
     return bool(null_directions(Sigma).shape[1] > 0)
+
+
+def _beside(component: AnyComponent, basis: Array) -> AnyComponent:
+    """The component without a trace of the directions beside the basis, not even of rounding."""
+    if isinstance(component, BlockComponent) or len(basis) == basis.shape[1]:
+        return component
+    assert component.term is not None
+    kept = component.transform @ basis
+    kept[np.abs(kept) <= CANCELLED * (np.abs(component.transform) @ np.abs(basis))] = 0.0
+    return replace(component, term=replace(component.term, transform=kept @ basis.T))
+
+
+def _of_all_coefficients(component: AnyComponent, direction: Array) -> Array:
+    full = np.zeros(len(component.coefficients))
+    full[list(component.identified)] = direction
+    return full
 
 
 def _collapsed(

@@ -239,9 +239,17 @@ def principal_directions(Sigma: Array, N: Array, *, diagonal: bool) -> tuple[Arr
     gamma : ndarray of shape (s,)
         ``variance * w'N w`` of each eigenvector w.
     """
+    variances, vectors = principal_variances(Sigma, diagonal=diagonal)
+    return variances, vectors, variances * np.einsum("ai,ab,bi->i", vectors, N, vectors)
+
+
+def principal_variances(Sigma: Array, *, diagonal: bool) -> tuple[Array, Array]:
+    """Eigenvalues of a covariance, rounding set to zero, and eigenvectors by column.
+
+    The coordinates are the only directions of a diagonal covariance, in their own order.
+    """
     variances, vectors = np.linalg.eigh(Sigma)
     if diagonal:
         variances, vectors = np.diag(Sigma), np.eye(len(Sigma))
-    largest = max(float(np.max(variances)), 0.0)
-    variances = np.where(variances > RANK_TOLERANCE * largest, variances, 0.0)
-    return variances, vectors, variances * np.einsum("ai,ab,bi->i", vectors, N, vectors)
+    floor = RANK_TOLERANCE * max(float(np.max(variances, initial=0.0)), 0.0)
+    return np.where(variances > floor, variances, 0.0), vectors

@@ -17,10 +17,12 @@ from ._solution import (
     Variances,
     n_units,
     principal_directions,
+    principal_variances,
     symmetric_units,
 )
 
 LONGEST_LOG_STEP = 3.0  # of log sigma2; a quadratic model says nothing about e^3 times as much
+LEAST_CORRECTION = 1e-4  # of a curvature; a smaller one is no reason to divide by it
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,16 @@ class Freedom:
         Whether each covariance is restricted to its diagonal.
     dof : float
         ``n - p`` for REML, ``n`` for ML.
+    directions : tuple of ndarray of shape (s_k, r_k)
+        Orthonormal basis of the directions in which each covariance may have variance. Where the
+        fixed part takes up the effects of all levels, the criterion does not depend on it.
     """
 
     terms: tuple[bool, ...]
     residual: bool
     diagonal: tuple[bool, ...]
     dof: float
+    directions: tuple[Array, ...]
 
     @property
     def scale(self) -> bool:
@@ -183,14 +189,16 @@ def quick_update(solution: PenalizedSolution, freedom: Freedom) -> Variances:
 
 @dataclass(frozen=True)
 class NewtonStep:
-    """A Newton step on the roots of the relative covariances.
+    """A Newton step on factors of the relative covariances.
 
     Attributes
     ----------
     base : Variances
         Where it starts.
-    moves : tuple of ndarray of shape (s_k, s_k)
-        ``D_k`` in ``Sigma_k / sigma2 = (S_k + D_k)^2``; zero for a term that is held.
+    factors : tuple of ndarray of shape (s_k, r_k)
+        ``T_k`` in ``Sigma_k / sigma2 = T_k T_k'`` there.
+    moves : tuple of ndarray of shape (s_k, r_k)
+        Changes of the factors; zero for a term that is held.
     log_sigma2 : float
         Change of ``log sigma2``.
     decrement : float
@@ -200,6 +208,7 @@ class NewtonStep:
     """
 
     base: Variances
+    factors: tuple[Array, ...]
     moves: tuple[Array, ...]
     log_sigma2: float
     decrement: float
@@ -210,9 +219,9 @@ class NewtonStep:
         change = np.clip(length * self.log_sigma2, -LONGEST_LOG_STEP, LONGEST_LOG_STEP)
         sigma2 = self.base.sigma2 * float(np.exp(change))
         Sigma = []
-        for present, move in zip(self.base.Sigma, self.moves, strict=True):
-            root = matrix_root(present / self.base.sigma2) + length * move
-            Sigma.append(sigma2 * root @ root if np.any(move) else present)
+        for present, T, move in zip(self.base.Sigma, self.factors, self.moves, strict=True):
+            moved = T + length * move
+            Sigma.append(sigma2 * moved @ moved.T if np.any(move) else present)
         return Variances(sigma2, tuple(Sigma))
 
 
@@ -223,14 +232,20 @@ def matrix_root(Sigma: Array) -> Array:
 
 
 def newton_step(
-    solution: PenalizedSolution, freedom: Freedom, *, damping: float = 0.0
+    solution: PenalizedSolution,
+    freedom: Freedom,
+    *,
+    damping: float = 0.0,
+    previous: PenalizedSolution | None = None,
 ) -> NewtonStep:
-    """Average-information step in the symmetric roots ``S_k`` of ``Sigma_k / sigma2``.
+    """Average-information step in factors ``T_k`` of ``Sigma_k / sigma2``.
 
     On the scale of standard deviations the deviance is smooth through zero and through
-    correlations of one, so that a variance whose optimum is zero is reached in a few steps. The
-    model's Hessian is ``J' (2 AI) J`` plus the curvature ``2 tr(G D^2)`` of the root itself;
-    directions in which it is not positive are turned downhill. Equation (9) of docs/theory.md.
+    correlations of one, so that a variance whose optimum is zero is reached in a few steps. ``T_k``
+    has the principal directions as columns, the largest first, and its change is lower triangular
+    in them: a singular covariance turns without gaining rank. The model's Hessian is
+    ``J' (2 AI) J`` plus the curvature ``2 tr(G M M')`` of the product itself; directions in which
+    it is not positive are turned downhill. Equation (9) of docs/theory.md.
 
     Parameters
     ----------
@@ -241,6 +256,9 @@ def newton_step(
     damping : float
         Added to the Hessian's eigenvalues, in coordinates that give it a unit diagonal; shortens
         the step most where the model is flat.
+    previous : PenalizedSolution, optional
+        Where the last step came from. The model is made to agree with the change of the gradient
+        from there, by a symmetric update of rank one.
 
     Returns
     -------
@@ -248,82 +266,141 @@ def newton_step(
 
     References
     ----------
-    Gilmour, Thompson, Cullis (1995), "Average information REML", Biometrics 51.
+    Gilmour, Thompson, Cullis (1995), "Average information REML", Biometrics 51. Nocedal, Wright
+    (2006), "Numerical optimization", equation 6.24.
     """
     present = solution.variances
-    gradient, hessian = _natural_model(solution, freedom)
-    jacobian, curvature = _root_coordinates(solution, freedom)
+    (here, gradient), hessian = (
+        _natural_point(solution, freedom),
+        _natural_hessian(solution, freedom),
+    )
+    if previous is not None:
+        there, earlier = _natural_point(previous, freedom)
+        hessian = _corrected(hessian, here - there, gradient - earlier)
+    coordinates = _factor_coordinates(solution, freedom)
+    jacobian = coordinates.jacobian
     g = jacobian.T @ gradient
-    H = jacobian.T @ hessian @ jacobian + curvature
-    # A direction of zero variance is stationary in its root; it must not pick up rounding.
+    H = jacobian.T @ hessian @ jacobian + coordinates.curvature
+    # A direction of zero variance is stationary in its factor; it must not pick up rounding.
     moving = np.any(jacobian != 0.0, axis=0)
     step = np.zeros(len(g))
     step[moving] = -_solve_downhill(H[np.ix_(moving, moving)], g[moving], damping)
     moves, start = [], 0
-    for Sigma, free, diagonal in zip(present.Sigma, freedom.terms, freedom.diagonal, strict=True):
-        move = np.zeros_like(Sigma)
-        if free:
-            units = symmetric_units(len(Sigma), diagonal=diagonal)
-            move = np.tensordot(step[start : start + len(units)], units, 1)
-            start += len(units)
-        moves.append(move)
+    for T, units in zip(coordinates.factors, coordinates.units, strict=True):
+        moves.append(np.tensordot(step[start : start + len(units)], units, 1).reshape(T.shape))
+        start += len(units)
     slope = float(g @ step)
     log_sigma2 = float(step[-1]) if freedom.residual else 0.0
-    return NewtonStep(present, tuple(moves), log_sigma2, -0.5 * slope, slope)
+    return NewtonStep(present, coordinates.factors, tuple(moves), log_sigma2, -0.5 * slope, slope)
 
 
-def _natural_model(solution: PenalizedSolution, freedom: Freedom) -> tuple[Array, Array]:
-    """Gradient and twice the average information in all ``Sigma_k`` and the log of a common scale.
+def _natural_point(solution: PenalizedSolution, freedom: Freedom) -> tuple[Array, Array]:
+    """Entries of all ``Sigma_k / sigma2``, then ``log sigma2``, and the gradient in these.
+
+    With these ratios held, ``log sigma2`` is that of a common factor of all variances.
+    """
+    sigma2 = solution.variances.sigma2
+    at, gradient = [], []
+    for S, G, diagonal in zip(
+        solution.variances.Sigma, solution.gradient, freedom.diagonal, strict=True
+    ):
+        units = symmetric_units(len(S), diagonal=diagonal)
+        at.append(_coordinates(S[None] / sigma2, units)[0])
+        gradient.append(sigma2 * np.tensordot(units, G, 2))
+    return (
+        np.concatenate([*at, [np.log(sigma2)]]),
+        np.concatenate([*gradient, [freedom.dof - solution.yPy]]),
+    )
+
+
+def _natural_hessian(solution: PenalizedSolution, freedom: Freedom) -> Array:
+    """Twice the average information in the coordinates of `_natural_point`.
 
     A common factor on all variances scales ``V``; its derivatives need no working vector.
     """
-    by_unit, vEv = [], []
-    for G, vv, diagonal in zip(solution.gradient, solution.vv, freedom.diagonal, strict=True):
-        units = symmetric_units(len(G), diagonal=diagonal)
-        by_unit.append(np.tensordot(units, G, 2))
-        vEv.append(np.tensordot(units, vv, 2))
-    gradient = np.concatenate([*by_unit, [freedom.dof - solution.yPy]])
-    cross = np.concatenate([np.zeros(0), *vEv])[:, None]
-    hessian = np.block([[solution.information, cross], [cross.T, np.array([[solution.yPy]])]])
-    return gradient, hessian
-
-
-def _root_coordinates(solution: PenalizedSolution, freedom: Freedom) -> tuple[Array, Array]:
-    """Jacobian of the natural parameters in ``(D_k of free terms, log sigma2)``, and curvature."""
     sigma2 = solution.variances.sigma2
-    columns: list[Array] = []
-    curvatures: list[Array] = []
-    held: list[Array] = []
-    sizes = [
-        n_units(len(S), d) for S, d in zip(solution.variances.Sigma, freedom.diagonal, strict=True)
+    vEv = [
+        np.tensordot(symmetric_units(len(vv), diagonal=diagonal), vv, 2)
+        for vv, diagonal in zip(solution.vv, freedom.diagonal, strict=True)
     ]
-    start = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
-    n_natural = int(start[-1]) + 1
-    for k, (Sigma, G) in enumerate(zip(solution.variances.Sigma, solution.gradient, strict=True)):
-        units = symmetric_units(len(Sigma), diagonal=freedom.diagonal[k])
-        place = slice(start[k], start[k + 1])
-        if not freedom.terms[k]:
-            moved = np.zeros(n_natural)
-            moved[place] = -_coordinates(Sigma[None], units)[0]
-            held.append(moved)
-            continue
-        root = matrix_root(Sigma / sigma2)
-        block = np.zeros((n_natural, len(units)))
-        block[place] = _coordinates(sigma2 * (root @ units + units @ root), units).T
-        columns.append(block)
-        products = np.einsum("iab,jbc,ca->ij", units, units, G)
-        curvatures.append(sigma2 * (products + products.T))
-    jacobian = np.concatenate([np.zeros((n_natural, 0)), *columns], axis=1)
-    if freedom.residual:
-        scale = np.zeros(n_natural)
-        scale[-1] = 1.0
-        jacobian = np.column_stack([jacobian, sum(held, scale)])
-    curvature = np.zeros((jacobian.shape[1],) * 2)
-    at = 0
-    for block in curvatures:
-        curvature[at : at + len(block), at : at + len(block)] = block
-        at += len(block)
-    return jacobian, curvature
+    cross = sigma2 * np.concatenate([np.zeros(0), *vEv])[:, None]
+    corner = np.array([[solution.yPy]])
+    return np.block([[sigma2**2 * solution.information, cross], [cross.T, corner]])
+
+
+def _corrected(hessian: Array, step: Array, change: Array) -> Array:
+    """Symmetric update of rank one of a Hessian, so that it maps ``step`` to ``change``."""
+    expected = hessian @ step
+    missing = change - expected
+    if abs(missing @ step) <= LEAST_CORRECTION * abs(expected @ step):
+        return hessian
+    return np.asarray(hessian + np.outer(missing, missing) / (missing @ step))
+
+
+@dataclass(frozen=True)
+class _FactorCoordinates:
+    """Coordinates of a Newton step: changes of the factors of free terms, then of log sigma2.
+
+    `units` has for each term the changes of its factor, shape (m_k, s_k, r_k); `jacobian` the
+    derivatives of `_natural_point`'s; `curvature` what the product ``T T'`` adds to the Hessian.
+    """
+
+    factors: tuple[Array, ...]
+    units: tuple[Array, ...]
+    jacobian: Array
+    curvature: Array
+
+
+def _factor_coordinates(solution: PenalizedSolution, freedom: Freedom) -> _FactorCoordinates:
+    present, sigma2 = solution.variances, solution.variances.sigma2
+    sizes = [n_units(len(S), d) for S, d in zip(present.Sigma, freedom.diagonal, strict=True)]
+    jacobian = np.zeros((sum(sizes) + 1,) * 2)
+    curvature = np.zeros_like(jacobian)
+    factors, all_units = [], []
+    row = column = 0
+    for Sigma, G, free, diagonal, basis in zip(
+        present.Sigma,
+        solution.gradient,
+        freedom.terms,
+        freedom.diagonal,
+        freedom.directions,
+        strict=True,
+    ):
+        entries = symmetric_units(len(Sigma), diagonal=diagonal)
+        T, units = _principal_factor(Sigma / sigma2, basis, diagonal=diagonal)
+        units = units if free else units[:0]
+        factors.append(T)
+        all_units.append(units)
+        rows, columns = slice(row, row + len(entries)), slice(column, column + len(units))
+        row, column = rows.stop, columns.stop
+        if free:
+            changes = units @ T.T
+            jacobian[rows, columns] = _coordinates(changes + changes.swapaxes(1, 2), entries).T
+            products = np.einsum("iab,jcb,ca->ij", units, units, G)
+            curvature[columns, columns] = sigma2 * (products + products.T)
+        else:
+            jacobian[rows, -1] = _coordinates(-Sigma[None] / sigma2, entries)[0]
+    jacobian[-1, -1] = 1.0
+    kept = [*range(column)] + [len(jacobian) - 1] * freedom.residual
+    return _FactorCoordinates(
+        tuple(factors), tuple(all_units), jacobian[:, kept], curvature[np.ix_(kept, kept)]
+    )
+
+
+def _principal_factor(Sigma: Array, basis: Array, *, diagonal: bool) -> tuple[Array, Array]:
+    """``T = W Lambda^1/2`` of a covariance with variance in the basis only, and its changes.
+
+    Column ``j`` of ``T`` changes by what varies no more than it does.
+    """
+    variances, vectors = principal_variances(basis.T @ Sigma @ basis, diagonal=diagonal)
+    order = np.argsort(-variances, kind="stable")
+    W = basis @ vectors[:, order]
+    r = len(order)
+    pairs = [(i, j) for j in range(r) for i in range(j, r) if i == j or not diagonal]
+    units = np.zeros((len(pairs), *W.shape))
+    for unit, (i, j) in zip(units, pairs, strict=True):
+        unit[:, j] = W[:, i]
+    return W * np.sqrt(variances[order]), units
 
 
 def _coordinates(matrices: Array, units: Array) -> Array:
@@ -383,24 +460,24 @@ def standard_errors(
     ----------
     Gilmour, Thompson, Cullis (1995), "Average information REML", Biometrics 51.
     """
-    _, hessian = _natural_model(solution, freedom)
-    jacobian, _ = _root_coordinates(solution, freedom)
+    present = solution.variances
+    hessian = _natural_hessian(solution, freedom)
+    jacobian = _factor_coordinates(solution, freedom).jacobian
     jacobian = jacobian[:, np.any(jacobian != 0.0, axis=0)]
     H_inverse = np.linalg.pinv(jacobian.T @ hessian @ jacobian, hermitian=True)
     if gradient_cov is None:
         cov = 2.0 * H_inverse
     else:
-        on_units = jacobian[:-1]
+        on_units = present.sigma2 * jacobian[:-1]
         cov = H_inverse @ on_units.T @ gradient_cov @ on_units @ H_inverse
-    # The last natural parameter multiplies all variances.
-    present = solution.variances
+    # log sigma2 multiplies all variances.
     units = [
         symmetric_units(len(S), diagonal=d)
         for S, d in zip(present.Sigma, freedom.diagonal, strict=True)
     ]
     entries = [_coordinates(S[None], E)[0] for S, E in zip(present.Sigma, units, strict=True)]
     common = np.concatenate([*entries, [present.sigma2]])
-    to_variances = np.eye(len(common))
+    to_variances = present.sigma2 * np.eye(len(common))
     to_variances[:, -1] = common
     to_variances = to_variances @ jacobian
     std = np.sqrt(np.maximum(np.diag(to_variances @ cov @ to_variances.T), 0.0))

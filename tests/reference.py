@@ -64,6 +64,7 @@ class Problem:
             residual=True,
             diagonal=tuple(term.diagonal for term in self.terms),
             dof=len(self.y) - reml * int(np.sum(self.penalty == 0)),
+            directions=tuple(np.eye(len(S)) for S in self.variances.Sigma),
         )
 
 

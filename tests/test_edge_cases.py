@@ -552,6 +552,69 @@ def test_a_slope_without_variance_beside_one_with(rng):
     assert_allclose(model.predict(X), without.predict(X), rtol=0, atol=INVARIANT)
 
 
+# A factor whose levels are fixed features too.
+
+
+@pytest.fixture
+def levels_among_features(rng):
+    """Rows with slopes by two factors, and one-hot columns of the first one's levels."""
+    g, h, x = np.arange(120) % 6, rng.integers(5, size=120), rng.normal(size=120) + 2.0
+    y = x * (1.0 + rng.normal(size=6)[g]) + rng.normal(size=5)[h] + rng.normal(size=120)
+    one_hot = {f"g{level}": 1.0 * (g == level) for level in range(1, 6)}
+    return pd.DataFrame({"x": x, **one_hot, "g": g, "h": h}), y
+
+
+TAKEN_UP = r"The fixed features take up 1\*intercept of every level of 'g'"
+
+
+@pytest.mark.parametrize("method", ["reml", "mackay"])
+def test_random_intercepts_beside_fixed_ones_have_no_variance(levels_among_features, method):
+    # The sum over crossed factors was refused as singular: variances without bound moved freely.
+    X, y = levels_among_features
+    slopes = {"g": ["x"], "h": ["x"]}
+    model = MacKayMixedRegressor(groups=["g", "h"], random_slopes=slopes, method=method)
+    with pytest.warns(UserWarning, match=TAKEN_UP):
+        model.fit(X, y)
+    assert model.converged_
+    assert model.singular_
+    Sigma = model.variance_components_["g"]
+    assert_array_equal(Sigma[0], [0.0, 0.0])
+    assert_array_equal(model.random_effects_["g"][:, 0], np.zeros(6))
+    # With no intercept to vary the model is the same, to its last parameter.
+    slopes = {"g": {"slopes": ["x"], "intercept": False}, "h": ["x"]}
+    without = MacKayMixedRegressor(groups=["g", "h"], random_slopes=slopes, method=method)
+    without.fit(X, y)
+    assert_allclose(deviance(model), deviance(without), rtol=0, atol=CRITERION_ATOL)
+    assert_allclose(Sigma[1, 1], without.variance_components_["g"], rtol=THETA_RTOL)
+    assert_allclose(model.aic_, without.aic_, rtol=0, atol=CRITERION_ATOL)
+
+
+def test_a_factor_whose_levels_are_features_has_no_variance(levels_among_features):
+    X, y = levels_among_features
+    with pytest.warns(UserWarning, match=TAKEN_UP):
+        model = MacKayMixedRegressor(groups=["g", "h"], fixed_features=list(X)[:6]).fit(X, y)
+    without = MacKayMixedRegressor(groups=["h"], fixed_features=list(X)[:6]).fit(X, y)
+    assert model.variance_components_["g"] == 0.0
+    assert_allclose(deviance(model), deviance(without), rtol=0, atol=CRITERION_ATOL)
+    assert_allclose(model.coef_, without.coef_, rtol=INVARIANT)
+
+
+def test_maximum_likelihood_finds_no_variance_beside_fixed_levels(levels_among_features):
+    # Its criterion does depend on the variance, and falls towards zero.
+    X, y = levels_among_features
+    model = MacKayMixedRegressor(groups=["g"], fixed_features=list(X)[:6], method="ml").fit(X, y)
+    assert model.converged_
+    assert model.variance_components_["g"] == 0.0
+
+
+def test_a_given_variance_beside_fixed_levels_is_kept(levels_among_features):
+    X, y = levels_among_features
+    model = MacKayMixedRegressor(
+        groups=["g", "h"], fixed_features=list(X)[:6], fixed_variances={"g": 2.0}
+    ).fit(X, y)
+    assert model.variance_components_["g"] == 2.0
+
+
 # Defects of other programs: criteria, intervals, alarms.
 
 

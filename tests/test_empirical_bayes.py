@@ -146,6 +146,7 @@ def test_result_is_stationary_inside_and_uphill_at_the_boundary(name, reml):
     assert kinds == {True, False}
 
 
+@pytest.mark.slow
 @by_structure
 def test_deviance_never_rises(name):
     for seed in range(12):
@@ -180,6 +181,7 @@ def agree(problem: Problem, tol=1e-8) -> None:
     assert_allclose(mackay.deviance, newton.deviance, rtol=0, atol=WORSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCALAR)
 def test_mackay_and_newton_reach_the_same_optimum(name):
     for seed in range(9):
@@ -488,6 +490,16 @@ def test_quick_method_has_the_fixed_point_of_its_threshold(rng, F, survives):
         assert tau2 == 0.0
 
 
+def test_quick_method_sets_to_zero_what_has_next_to_no_effective_parameters(rng):
+    # With any change small enough to stop at, it stops when what is left is zero.
+    problem = one_way(rng, 12, 4, 1.0)
+    start = Variances(1.0, (np.array([[1e-14]]),))
+    fit = estimate(problem, method="quick", start=start, tol=1.0)
+    assert fit.converged
+    assert [iteration.step for iteration in fit.history][-2:] == ["zero", "quick"]
+    assert fit.solution.variances.Sigma[0][0, 0] == 0.0
+
+
 # Bookkeeping
 
 
@@ -585,6 +597,48 @@ def test_an_engine_that_fails_on_the_way_is_survived(rng):
     assert fit.solution.finite
     assert fit.converged
     assert_allclose(fit.deviance, estimate(problem).deviance, rtol=0, atol=WORSE)
+
+
+def estimate_with_failing_engine(problem: Problem, n_solved: int, *, method: str) -> Fit:
+    """The loop with an engine that solves so many times, and then never."""
+    solve, calls = dense_solver(problem, reml=method != "ml"), []
+
+    def failing(variances):
+        calls.append(variances)
+        return replace(solve(variances), finite=len(calls) <= n_solved)
+
+    return estimate_variances(
+        failing,
+        problem.crossproducts(),
+        default_start(problem),
+        problem.freedom(reml=method != "ml"),
+        method=method,
+        max_iter=20,
+        tol=TOL,
+    )
+
+
+@pytest.mark.parametrize("method", ["reml", "ml", "mackay", "quick"])
+def test_an_engine_that_fails_at_the_start_is_reported(method):
+    fit = estimate_with_failing_engine(draw("crossed", 0), 0, method=method)
+    assert not fit.converged
+    assert not fit.solution.finite
+    assert [iteration.step for iteration in fit.history] == ["start"]
+
+
+@pytest.mark.parametrize("method", ["reml", "ml"])
+def test_an_engine_that_fails_everywhere_else_leaves_the_start(method):
+    problem = draw("crossed", 0)
+    fit = estimate_with_failing_engine(problem, 1, method=method)
+    assert not fit.converged
+    assert fit.solution.finite
+    assert [iteration.step for iteration in fit.history] == ["start"]
+
+
+def test_mackay_does_not_converge_where_the_engine_fails_everywhere_else():
+    fit = estimate_with_failing_engine(draw("crossed", 0), 1, method="mackay")
+    assert fit.solution.finite
+    assert not fit.converged
 
 
 def test_relative_change():

@@ -215,7 +215,7 @@ def test_threads_may_predict_with_one_model():
 # Interrupts.
 
 
-def interrupt(*_):
+def interrupt(*_, **__):
     raise KeyboardInterrupt
 
 
@@ -263,6 +263,7 @@ def blas_limits_left_in_a_new_process():
     return left
 
 
+@pytest.mark.slow
 @alarms
 def test_interrupts_leave_no_limit_of_blas_threads():
     assert in_a_new_process("blas_limits_left_in_a_new_process") == 0

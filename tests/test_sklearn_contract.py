@@ -113,6 +113,7 @@ def checks():
 @pytest.mark.filterwarnings("ignore:Grouping factor 'x0' has only 2 levels:UserWarning")
 @pytest.mark.filterwarnings("ignore:Grouping factor 'x0' has as many levels as rows:UserWarning")
 @pytest.mark.filterwarnings("ignore:The model fits y exactly:UserWarning")
+@pytest.mark.filterwarnings("ignore:The fixed features take up:UserWarning")
 @pytest.mark.parametrize(("estimator", "check"), list(checks()))
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
@@ -662,6 +663,7 @@ assert not [name for name in sys.modules if name.startswith("keras")], "Keras wa
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tensorflow", ["block", "allow"])
 def test_serving_needs_no_tensorflow(tmp_path, tensorflow):
     from sklearn_mackay.datasets import load_sleepstudy

@@ -14,12 +14,20 @@ from threadpoolctl import threadpool_limits
 from sklearn_mackay._criterion import steepest_release
 from sklearn_mackay._design import Term
 from sklearn_mackay._empirical_bayes import estimate_variances
-from sklearn_mackay._solution import VANISHED, Variances, null_directions, symmetric_units
+from sklearn_mackay._solution import (
+    VANISHED,
+    Variances,
+    null_directions,
+    principal_directions,
+    symmetric_units,
+)
 from sklearn_mackay._variances import (
+    LEAST_CORRECTION,
     LONGEST_LOG_STEP,
     Freedom,
     NewtonStep,
     StandardErrors,
+    _corrected,
     _solve_downhill,
     drop_vanished,
     gradient_noise,
@@ -204,10 +212,10 @@ def test_what_is_held_does_not_move(rng, update):
 
 
 def test_a_common_scale_is_free_only_where_everything_is():
-    assert Freedom((True, True), True, (False, False), 10.0).scale
-    assert Freedom((), True, (), 10.0).scale
-    assert not Freedom((True, False), True, (False, False), 10.0).scale
-    assert not Freedom((True, True), False, (False, False), 10.0).scale
+    assert Freedom((True, True), True, (False, False), 10.0, ()).scale
+    assert Freedom((), True, (), 10.0, ()).scale
+    assert not Freedom((True, False), True, (False, False), 10.0, ()).scale
+    assert not Freedom((True, True), False, (False, False), 10.0, ()).scale
 
 
 @by_structure
@@ -275,7 +283,7 @@ def test_coefficients_whose_columns_are_zero(rng, diagonal, informative, update,
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 def test_a_step_of_log_sigma2_is_cut(sign):
     base = Variances(2.0, ())
-    step = NewtonStep(base, (), sign * 2 * LONGEST_LOG_STEP, 0.5, -1.0)
+    step = NewtonStep(base, (), (), sign * 2 * LONGEST_LOG_STEP, 0.5, -1.0)
     cut = 2.0 * np.exp(sign * LONGEST_LOG_STEP)
     assert_close(step.at(1.0).sigma2, cut)
     assert_close(step.at(0.5).sigma2, cut)
@@ -321,20 +329,29 @@ def test_newton_step_goes_downhill_with_the_slope_it_says(rng, structure, rank, 
                 assert min(deviance_at(problem, step.at(t), reml) for t in (1, 0.1, 0.01)) < start
 
 
-def model_in_roots(solution, freedom):
-    """Gradient and Hessian of the model in the lower triangles of the moves of all roots."""
+def changes_of_factor(Sigma, diagonal):
+    """Principal factor T of a covariance, and changes M of its columns by no larger ones."""
+    if diagonal:
+        return np.sqrt(Sigma), list(symmetric_units(len(Sigma), diagonal=True))
+    variances, W = np.linalg.eigh(Sigma)
+    changes = [np.outer(W[:, i], e) for j, e in enumerate(np.eye(len(W))) for i in range(j + 1)]
+    return W * np.sqrt(variances), changes
+
+
+def model_in_factors(solution, freedom):
+    """Gradient and Hessian of the model in the changes of all factors."""
     sigma2 = solution.variances.sigma2
     linear, bent, gradient = [], [], []
     for Sigma, G, diagonal in zip(
         solution.variances.Sigma, solution.gradient, freedom.diagonal, strict=True
     ):
-        # Sigma = sigma2 (S + D)^2 is sigma2 (SD + DS) and sigma2 D^2 from its start.
+        # sigma2 (T + M)(T + M)' is sigma2 (T M' + M T') and sigma2 M M' from its start.
         units = symmetric_units(len(Sigma), diagonal=diagonal)
-        root = matrix_root(Sigma / sigma2)
         entries = [tuple(np.argwhere(np.tril(E))[0]) for E in units]
-        moves = [sigma2 * (root @ E + E @ root) for E in units]
+        T, changes = changes_of_factor(Sigma / sigma2, diagonal)
+        moves = [sigma2 * (T @ M.T + M @ T.T) for M in changes]
         linear.append([[move[entry] for move in moves] for entry in entries])
-        bent.append([[sigma2 * np.sum(G * (E @ F + F @ E)) for F in units] for E in units])
+        bent.append([[sigma2 * np.sum(G * (M @ N.T + N @ M.T)) for N in changes] for M in changes])
         gradient += [np.sum(E * G) for E in units]
     J = block_diag(*linear)
     return J.T @ gradient, J.T @ solution.information @ J + block_diag(*bent)
@@ -342,14 +359,14 @@ def model_in_roots(solution, freedom):
 
 @pytest.mark.parametrize("unit", [1.0, 1e-2])
 @by_structure
-def test_newton_step_solves_the_model_of_its_roots(rng, structure, unit):
+def test_newton_step_solves_the_model_of_its_factors(rng, structure, unit):
     for _ in range(20):
         problem, _, freedom = fitted(rng, structure)
         terms = tuple(replace(term, columns=unit * term.columns) for term in problem.terms)
         sigma2, Sigma = problem.variances.sigma2, problem.variances.Sigma
         there = Variances(sigma2, tuple(S / unit**2 for S in Sigma))
         solution = dense_solver(replace(problem, terms=terms))(there)
-        g, H = model_in_roots(solution, freedom)
+        g, H = model_in_factors(solution, freedom)
         if np.linalg.eigvalsh(H)[0] > 0.0:
             break
     else:
@@ -358,11 +375,72 @@ def test_newton_step_solves_the_model_of_its_roots(rng, structure, unit):
         step = newton_step(solution, replace(freedom, residual=False), damping=damping)
         expected = -np.linalg.solve(H + damping * np.diag(np.diag(H)), g)
         assert_close(step.decrement, -0.5 * g @ expected)
-        moves = [
-            np.diag(move) if diagonal else move[np.tril_indices(len(move))]
-            for move, diagonal in zip(step.moves, freedom.diagonal, strict=True)
-        ]
-        assert_close(np.concatenate(moves), expected)
+        start = 0
+        for S, factor, move, diagonal in zip(
+            there.Sigma, step.factors, step.moves, freedom.diagonal, strict=True
+        ):
+            T, changes = changes_of_factor(S / sigma2, diagonal)
+            weights = expected[start : start + len(changes)]
+            start += len(changes)
+            # The signs of principal directions are arbitrary, those of M T' are not.
+            assert_close(move @ factor.T, np.tensordot(weights, changes, 1) @ T.T)
+
+
+def test_a_singular_covariance_turns_without_gaining_rank(rng):
+    _, solution, freedom = fitted(rng, STRUCTURES["slopes"], rank=1)
+    step = newton_step(solution, freedom)
+    present, directions = np.linalg.eigh(solution.variances.Sigma[0])
+    for length in (0.1, 0.5, 1.0, 30.0):
+        variances, vectors = np.linalg.eigh(step.at(length).Sigma[0])
+        assert np.all(variances[:-1] <= PSD_RTOL * present[-1])
+        assert abs(vectors[:, -1] @ directions[:, -1]) < 0.9999
+
+
+def test_newton_step_stays_within_the_directions_that_are_free(rng):
+    problem = random_problem(rng, levels=(6,), coefficients=(3,))
+    basis = np.linalg.qr(rng.normal(size=(3, 2)))[0]
+    Sigma = basis @ np.diag([2.0, 0.5]) @ basis.T
+    problem = replace(problem, variances=Variances(1.0, (Sigma,)))
+    freedom = replace(problem.freedom(), directions=(basis,))
+    step = newton_step(dense_solver(problem)(problem.variances), freedom)
+    # The same step of the term that has two coefficients.
+    term = problem.terms[0]
+    small = replace(term, columns=basis.T @ term.columns, transform=np.eye(2))
+    problem = replace(problem, terms=(small,), variances=Variances(1.0, (np.diag([2.0, 0.5]),)))
+    expected = newton_step(dense_solver(problem)(problem.variances), problem.freedom())
+    assert_close(step.decrement, expected.decrement)
+    assert_close(step.at(1.0).Sigma[0], basis @ expected.at(1.0).Sigma[0] @ basis.T)
+
+
+def test_the_point_before_makes_the_model_agree_with_the_change_of_the_gradient(rng):
+    # With one parameter two points tell the second derivative: the step is the secant method's.
+    problem = balanced(rng, 12, 4, tau2=1.0)
+    solve, freedom = dense_solver(problem), replace(problem.freedom(), residual=False)
+    sigma2 = problem.variances.sigma2
+    here, before = (solve(Variances(sigma2, (np.array([[tau2]]),))) for tau2 in (0.5, 0.4))
+    step = newton_step(here, freedom, previous=before)
+    slope = sigma2 * (here.gradient[0][0, 0] - before.gradient[0][0, 0]) / (0.1 / sigma2)
+    # In t = (tau2 / sigma2)^1/2 the chain rule adds the gradient's part.
+    t, gradient = np.sqrt(0.5 / sigma2), sigma2 * here.gradient[0][0, 0]
+    assert_close(step.moves[0], -2 * t * gradient / abs(4 * t**2 * slope + 2 * gradient))
+
+
+def test_a_corrected_hessian_maps_the_step_to_its_change(rng):
+    root = rng.normal(size=(4, 4))
+    H, step, change = root @ root.T, rng.normal(size=4), rng.normal(size=4)
+    corrected = _corrected(H, step, change)
+    assert_close(corrected @ step, change)
+    assert_array_equal(corrected, corrected.T)
+    assert np.linalg.matrix_rank(corrected - H, tol=1e-10) == 1
+
+
+def test_a_hessian_stays_where_nothing_is_to_be_divided_by(rng):
+    root = rng.normal(size=(4, 4))
+    H, step, other = root @ root.T, rng.normal(size=4), rng.normal(size=4)
+    across = other - step * (other @ step) / (step @ step)
+    for change in (H @ step, H @ step + across, (1.0 + 0.9 * LEAST_CORRECTION) * H @ step):
+        assert _corrected(H, step, change) is H
+    assert _corrected(H, step, (1.0 + 1.1 * LEAST_CORRECTION) * H @ step) is not H
 
 
 @pytest.mark.parametrize("damping", [0.0, 1.0])
@@ -376,8 +454,11 @@ def test_newton_step_leaves_a_coefficient_whose_column_is_zero(rng, damping):
     alone = replace(term, columns=term.columns[:1], transform=np.eye(1))
     first = Variances(problem.variances.sigma2, (problem.variances.Sigma[0][:1, :1],))
     problem = replace(problem, terms=(alone,), variances=first)
-    expected = newton_step(dense_solver(problem)(first), freedom, damping=damping)
-    assert_close(step.moves[0], np.diag([expected.moves[0][0, 0], 0.0]))
+    expected = newton_step(dense_solver(problem)(first), problem.freedom(), damping=damping)
+    after = step.at(1.0).Sigma[0]
+    assert_close(after[0, 0], expected.at(1.0).Sigma[0][0, 0])
+    present = step.base.Sigma[0][1, 1] / step.base.sigma2
+    assert_close(after, np.diag([after[0, 0], present * step.at(1.0).sigma2]))
     assert_close(step.log_sigma2, expected.log_sigma2)
 
 
@@ -480,6 +561,22 @@ def test_matrix_root(rng):
         assert np.all(np.linalg.eigvalsh(root) > -1e-7)
 
 
+def test_null_directions_are_relative_to_the_largest_variance():
+    assert null_directions(np.zeros((2, 2))).shape == (2, 2)
+    assert null_directions(1e-20 * np.diag([2.0, 1.0])).shape == (2, 0)
+    assert_allclose(np.abs(null_directions(np.diag([1.0, 1e-20]))), [[0.0], [1.0]])
+
+
+def test_principal_directions_have_no_variance_of_rounding(rng):
+    columns = rng.normal(size=(20, 4))
+    for factor in (1e-20, 1.0, 1e20):
+        for a in columns:
+            Sigma = factor * np.outer(a, a)
+            variances, vectors, gamma = principal_directions(Sigma, np.eye(4), diagonal=False)
+            assert np.count_nonzero(variances) == np.count_nonzero(gamma) == 1
+            assert_close(vectors * variances @ vectors.T, Sigma)
+
+
 # To zero and back
 
 
@@ -516,6 +613,14 @@ def test_a_vanished_variance_drops_to_zero_where_the_deviance_rises(rng, diagona
         assert_allclose(dropped.Sigma[0], [[expected]], rtol=1e-12)
         assert dropped.sigma2 == present.sigma2
         assert (dropped is present) == (expected > 0)
+
+
+def test_a_gentle_rise_of_the_deviance_is_enough(rng):
+    problem = at_zero(rng, downhill=False)
+    present = Variances(problem.variances.sigma2, (np.array([[1e-12]]),))
+    solution = dense_solver(problem)(present).rescaled(1e6)
+    assert 0 < solution.gradient[0][0, 0] < 1e-3
+    assert_array_equal(drop_vanished(solution, problem.freedom()).Sigma[0], [[0.0]])
 
 
 def test_a_small_variance_stays_where_the_deviance_falls(rng):
@@ -695,7 +800,7 @@ def test_noise_of_the_gradient_is_that_of_a_mean(rng, sizes, diagonal):
     for s in sizes:
         A = rng.normal(size=(30, s, s))
         samples.append(A + A.transpose(0, 2, 1))
-    freedom = Freedom((True,) * len(sizes), True, (diagonal,) * len(sizes), 40.0)
+    freedom = Freedom((True,) * len(sizes), True, (diagonal,) * len(sizes), 40.0, ())
     by_unit = np.array(
         [
             [
@@ -707,4 +812,6 @@ def test_noise_of_the_gradient_is_that_of_a_mean(rng, sizes, diagonal):
         ]
     )
     centered = by_unit - by_unit.mean(axis=0)
-    assert_close(gradient_noise(samples, freedom), centered.T @ centered / 29 / 30)
+    actual = gradient_noise(samples, freedom)
+    assert actual.shape == (by_unit.shape[1],) * 2
+    assert_close(actual, centered.T @ centered / 29 / 30)
