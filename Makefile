@@ -28,7 +28,7 @@ test: $(INSTALLED_TEST)  ## run the tests and doctests; options go in PYTEST_ARG
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-fast: $(INSTALLED_TEST)  ## run the quick tests only, and the doctests of the package
-	$(BIN)/python -m pytest -m 'not slow' tests sklearn_mackay $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 -m 'not slow' tests sklearn_mackay $(PYTEST_ARGS)
 
 coverage: $(INSTALLED_TEST)  ## run the tests and list lines and branches of the package they miss
 	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
