@@ -30,9 +30,7 @@ ZERO_RESIDUAL = 1e-12  # share of y'Wy below which a residual is rounding of the
 HELD_RESIDUAL = 1e-8  # share of y'Wy that stands for a residual of zero; rounding stays small in it
 SUFFICIENT_DECREASE = 1e-4  # Armijo's constant
 MACKAY_STEPS = 1  # warm-up before Newton: far from the optimum a MacKay step is longer
-PATIENCE = (
-    10  # iterations after which average information is corrected; half of all fits end sooner
-)
+PATIENCE = 10  # iterations before average information is corrected; most fits end sooner
 DAMPINGS = (0.1, 1.0, 10.0, 100.0)  # of the Hessian with unit diagonal, tried in turn
 SMALL = 0.1  # effective parameters below which zero, or leaving it, is worth a try
 ROTATION_TOLERANCE = 1e-7  # decrement that MacKay's update may leave, in units of the deviance

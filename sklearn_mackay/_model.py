@@ -408,11 +408,11 @@ def _taken_up(
     crossproducts: CrossProducts, active: Sequence[AnyComponent], options: Options
 ) -> list[Array]:
     """Directions of each component's coefficients of which the fixed part leaves nothing."""
+    if options.method == "ml":
+        return [np.zeros((len(component.identified), 0)) for component in active]
     return [
-        np.zeros((len(component.identified), 0))
-        if options.method == "ml" or component.name in options.held
-        else component.transform @ taken_up_by_fixed(crossproducts, k)
-        for k, component in enumerate(active)
+        component.transform @ (taken[:, :0] if component.name in options.held else taken)
+        for component, taken in zip(active, taken_up_by_fixed(crossproducts), strict=True)
     ]
 
 
@@ -537,7 +537,7 @@ def _to_user_units(
     Sigma = {**matrices(solution.variances), **options.held}
     n_free = sum(
         component.name not in options.held and n_units(basis.shape[1], component.diagonal)
-        for component, basis in zip(active, freedom.directions, strict=False)
+        for component, basis in zip(active, freedom.directions, strict=True)
     )
     return Estimates(
         intercept=float(coefficients[0]),
