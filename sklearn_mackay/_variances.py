@@ -145,7 +145,8 @@ def _geodesic(Sigma: Array, N: Array, vv: Array, *, power: int, diagonal: bool) 
 def _power(matrix: Array, exponent: float) -> Array:
     """Power of a symmetric positive semi-definite matrix on its range."""
     eigenvalues, vectors = np.linalg.eigh(matrix)
-    positive = eigenvalues > len(matrix) * np.finfo(float).eps * max(eigenvalues[-1:], default=0)
+    largest = np.max(eigenvalues, initial=0.0)
+    positive = eigenvalues > len(matrix) * np.finfo(float).eps * largest
     powers = np.power(eigenvalues, exponent, out=np.zeros(len(matrix)), where=positive)
     return np.asarray((vectors * powers) @ vectors.T)
 
@@ -290,8 +291,9 @@ def newton_step(
         moves.append(np.tensordot(step[start : start + len(units)], units, 1).reshape(T.shape))
         start += len(units)
     slope = float(g @ step)
-    log_sigma2 = float(step[-1]) if freedom.residual else 0.0
-    return NewtonStep(present, coordinates.factors, tuple(moves), log_sigma2, -0.5 * slope, slope)
+    return NewtonStep(
+        present, coordinates.factors, tuple(moves), float(step[-1]), -0.5 * slope, slope
+    )
 
 
 def _natural_point(solution: PenalizedSolution, freedom: Freedom) -> tuple[Array, Array]:
@@ -332,17 +334,18 @@ def _corrected(hessian: Array, step: Array, change: Array) -> Array:
     """Symmetric update of rank one of a Hessian, so that it maps ``step`` to ``change``."""
     expected = hessian @ step
     missing = change - expected
-    if abs(missing @ step) <= LEAST_CORRECTION * abs(expected @ step):
+    if abs(missing @ step) <= LEAST_CORRECTION * (expected @ step):
         return hessian
     return np.asarray(hessian + np.outer(missing, missing) / (missing @ step))
 
 
 @dataclass(frozen=True)
 class _FactorCoordinates:
-    """Coordinates of a Newton step: changes of the factors of free terms, then of log sigma2.
+    """Coordinates of a Newton step: changes of all factors, then of log sigma2.
 
     `units` has for each term the changes of its factor, shape (m_k, s_k, r_k); `jacobian` the
-    derivatives of `_natural_point`'s; `curvature` what the product ``T T'`` adds to the Hessian.
+    derivatives of `_natural_point`'s, zero for what is held; `curvature` what the product ``T T'``
+    adds to the Hessian.
     """
 
     factors: tuple[Array, ...]
@@ -355,6 +358,7 @@ def _factor_coordinates(solution: PenalizedSolution, freedom: Freedom) -> _Facto
     present, sigma2 = solution.variances, solution.variances.sigma2
     sizes = [n_units(len(S), d) for S, d in zip(present.Sigma, freedom.diagonal, strict=True)]
     jacobian = np.zeros((sum(sizes) + 1,) * 2)
+    jacobian[-1, -1] = freedom.residual
     curvature = np.zeros_like(jacobian)
     factors, all_units = [], []
     row = column = 0
@@ -368,23 +372,18 @@ def _factor_coordinates(solution: PenalizedSolution, freedom: Freedom) -> _Facto
     ):
         entries = symmetric_units(len(Sigma), diagonal=diagonal)
         T, units = _principal_factor(Sigma / sigma2, basis, diagonal=diagonal)
-        units = units if free else units[:0]
+        rows, columns = slice(row, row + len(entries)), slice(column, column + len(units))
+        if free:
+            jacobian[rows, columns] = _coordinates(2.0 * units @ T.T, entries).T
+            curvature[columns, columns] = (
+                2.0 * sigma2 * np.einsum("iab,jcb,ca->ij", units, units, G)
+            )
+        elif freedom.residual:
+            jacobian[rows, -1] = _coordinates(-Sigma[None] / sigma2, entries)[0]
+        row, column = rows.stop, columns.stop
         factors.append(T)
         all_units.append(units)
-        rows, columns = slice(row, row + len(entries)), slice(column, column + len(units))
-        row, column = rows.stop, columns.stop
-        if free:
-            changes = units @ T.T
-            jacobian[rows, columns] = _coordinates(changes + changes.swapaxes(1, 2), entries).T
-            products = np.einsum("iab,jcb,ca->ij", units, units, G)
-            curvature[columns, columns] = sigma2 * (products + products.T)
-        else:
-            jacobian[rows, -1] = _coordinates(-Sigma[None] / sigma2, entries)[0]
-    jacobian[-1, -1] = 1.0
-    kept = [*range(column)] + [len(jacobian) - 1] * freedom.residual
-    return _FactorCoordinates(
-        tuple(factors), tuple(all_units), jacobian[:, kept], curvature[np.ix_(kept, kept)]
-    )
+    return _FactorCoordinates(tuple(factors), tuple(all_units), jacobian, curvature)
 
 
 def _principal_factor(Sigma: Array, basis: Array, *, diagonal: bool) -> tuple[Array, Array]:
@@ -393,7 +392,7 @@ def _principal_factor(Sigma: Array, basis: Array, *, diagonal: bool) -> tuple[Ar
     Column ``j`` of ``T`` changes by what varies no more than it does.
     """
     variances, vectors = principal_variances(basis.T @ Sigma @ basis, diagonal=diagonal)
-    order = np.argsort(-variances, kind="stable")
+    order = np.argsort(-variances)
     W = basis @ vectors[:, order]
     r = len(order)
     pairs = [(i, j) for j in range(r) for i in range(j, r) if i == j or not diagonal]
@@ -404,7 +403,7 @@ def _principal_factor(Sigma: Array, basis: Array, *, diagonal: bool) -> tuple[Ar
 
 
 def _coordinates(matrices: Array, units: Array) -> Array:
-    """Coefficients of symmetric matrices (m, s, s) in the symmetric units."""
+    """Coefficients of the symmetric parts of matrices (m, s, s) in the symmetric units."""
     norms = np.einsum("iab,iab->i", units, units)
     return np.asarray(np.tensordot(matrices, units, ([1, 2], [1, 2])) / norms)
 

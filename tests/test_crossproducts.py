@@ -355,6 +355,19 @@ def test_a_combination_of_coefficients_is_taken_up(rng):
     assert taken_up_by_fixed(diagonal.crossproducts())[0].shape == (3, 0)
 
 
+@pytest.mark.parametrize("unit", [1e-8, 1e8])
+def test_units_do_not_decide_what_is_taken_up(rng, unit):
+    problem = random_problem(rng, levels=(5,), coefficients=(2,))
+    intercepts = of_each_level(problem, 0, np.array([1.0, 0.0]))
+    (term,) = problem.terms
+    units = np.array([[1.0], [unit]])
+    problem = replace(problem, terms=(replace(term, columns=units * term.columns),))
+    (found,) = taken_up_by_fixed(with_fixed_columns(problem, intercepts).crossproducts())
+    assert found.shape == (2, 1)
+    assert abs(found[1, 0] * unit) < 1e-6 * abs(found[0, 0])
+    assert taken_up_by_fixed(problem.crossproducts())[0].shape == (2, 0)
+
+
 def test_all_of_a_factor_is_taken_up(rng):
     problem = random_problem(rng, levels=(4,), coefficients=(2,))
     columns = np.hstack([of_each_level(problem, 0, w) for w in np.eye(2)])

@@ -425,6 +425,16 @@ def test_the_point_before_makes_the_model_agree_with_the_change_of_the_gradient(
     assert_close(step.moves[0], -2 * t * gradient / abs(4 * t**2 * slope + 2 * gradient))
 
 
+def test_the_point_before_tells_of_log_sigma2(rng):
+    problem = random_problem(rng, levels=())
+    solve, freedom = dense_solver(problem), problem.freedom()
+    here, before = solve(Variances(3.0, ())), solve(Variances(2.0, ()))
+    # The gradient in log sigma2 is dof - y'Py.
+    slope = (before.yPy - here.yPy) / np.log(3.0 / 2.0)
+    step = newton_step(here, freedom, previous=before)
+    assert_close(step.log_sigma2, (here.yPy - freedom.dof) / slope)
+
+
 def test_a_corrected_hessian_maps_the_step_to_its_change(rng):
     root = rng.normal(size=(4, 4))
     H, step, change = root @ root.T, rng.normal(size=4), rng.normal(size=4)
@@ -438,7 +448,7 @@ def test_a_hessian_stays_where_nothing_is_to_be_divided_by(rng):
     root = rng.normal(size=(4, 4))
     H, step, other = root @ root.T, rng.normal(size=4), rng.normal(size=4)
     across = other - step * (other @ step) / (step @ step)
-    for change in (H @ step, H @ step + across, (1.0 + 0.9 * LEAST_CORRECTION) * H @ step):
+    for change in (H @ step, H @ step + across, (1.0 - 0.9 * LEAST_CORRECTION) * H @ step):
         assert _corrected(H, step, change) is H
     assert _corrected(H, step, (1.0 + 1.1 * LEAST_CORRECTION) * H @ step) is not H
 
