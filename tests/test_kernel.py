@@ -161,6 +161,18 @@ def test_ridge_penalised_columns(rng, name, n_penalized, p, reml, prepare):
         assert_close(kernel_deviance(problem, solution, reml=reml), dense.deviance)
 
 
+@by_engine
+@pytest.mark.parametrize("rows", [1e-8, 1e8])
+def test_slopes_at_zero_do_not_depend_on_how_many_rows_one_stands_for(rng, rows, prepare):
+    # A variance of zero is replaced by one that no number of rows may notice.
+    problem = random_problem(rng, **STRUCTURES["1 crossed, 2 coefficients"])
+    problem = replace(problem, weights=rows * problem.weights)
+    solve = prepare(problem.crossproducts(), reml=True)
+    for variances in variants(problem, rng).values():
+        variances = replace(variances, Sigma=tuple(S / rows for S in variances.Sigma))
+        assert_solves(solve(variances), Dense(problem, variances, True))
+
+
 @pytest.mark.parametrize("name", ["3 crossed, 2 coefficients", "chain of 3", "nested and crossed"])
 def test_order_of_terms_does_not_matter(rng, name):
     problem = random_problem(rng, **STRUCTURES[name])
