@@ -5,7 +5,7 @@ Knows no data and no engine: `solve` maps variances to a :class:`PenalizedSoluti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,12 +30,15 @@ ZERO_RESIDUAL = 1e-12  # share of y'Wy below which a residual is rounding of the
 HELD_RESIDUAL = 1e-8  # share of y'Wy that stands for a residual of zero; rounding stays small in it
 SUFFICIENT_DECREASE = 1e-4  # Armijo's constant
 MACKAY_STEPS = 1  # warm-up before Newton: far from the optimum a MacKay step is longer
-PATIENCE = 10  # iterations before average information is corrected; most fits end sooner
+PATIENCE = 10  # iterations before average information is corrected, but near the optimum
+NEAR = 1e-3  # of the deviance: what the last step promised tells of the next ones
+SHORTEST = 0.1  # part of a step that is tried where all of it is too long
 DAMPINGS = (0.1, 1.0, 10.0, 100.0)  # of the Hessian with unit diagonal, tried in turn
 SMALL = 0.1  # effective parameters below which zero, or leaving it, is worth a try
 ROTATION_TOLERANCE = 1e-7  # decrement that MacKay's update may leave, in units of the deviance
 POLISHED = 1e-3  # of the tolerance: the variances err by its root, 1e-5 of their standard error
 EXACT = 1e-5  # the same where nothing is random: 1e-6 of their standard error
+UNKNOWN_RATIO = 0.1  # of two decrements where there was none before
 ROUNDING = 1e-13  # relative rounding of a deviance; differences below it mean nothing
 ROUNDING_OF_YPY = 0.02  # of y'Wy, in the same unit: y'Py is a difference from it over sigma2
 
@@ -244,7 +247,8 @@ def _iterate_newton(walk: _Walk, max_iter: int, tol: float) -> bool:
             _safe_mackay(walk)
             continue
         is_exact = walk.solution.log_det is not None
-        previous = walk.previous if is_exact and iteration >= PATIENCE else None
+        is_late = iteration >= PATIENCE or before <= NEAR
+        previous = walk.previous if is_exact and is_late else None
         step = newton_step(walk.solution, walk.freedom, previous=previous)
         if step.decrement > tol:
             moved = (
@@ -262,7 +266,7 @@ def _iterate_newton(walk: _Walk, max_iter: int, tol: float) -> bool:
         if is_exact or step.decrement > POLISHED * tol:
             _try(walk, "newton", step.at(1.0), step.decrement)
         _zero(walk, step.decrement, below=SMALL)
-        ratio = step.decrement / before if before > 0 else 1.0
+        ratio = step.decrement / before if 0 < before < np.inf else UNKNOWN_RATIO
         before = step.decrement
         is_last = iteration == max_iter - 1
         if is_exact and not is_last and ratio < 0.5 and ratio * step.decrement > EXACT * tol:
@@ -323,21 +327,27 @@ def _safe_mackay(walk: _Walk) -> float:
 
 
 def _descend(walk: _Walk, step: NewtonStep) -> bool:
-    """Take a Newton step, half of it or a damped one: the first that lowers the deviance enough."""
+    """Take a Newton step, part of it or a damped one: the first that lowers the deviance enough."""
+    taken, value = _attempt(walk, step, 1.0, step.decrement)
+    if not taken:
+        # The parabola through both values and the slope is lowest there.
+        part = -0.5 * step.slope / (value - walk.deviance - step.slope)
+        part = float(np.clip(part, SHORTEST, 0.5))
+        taken, _ = _attempt(walk, step, part, step.decrement)
+    if not taken:
+        damped = (newton_step(walk.solution, walk.freedom, damping=d) for d in DAMPINGS)
+        taken = any(_attempt(walk, attempt, 1.0, step.decrement)[0] for attempt in damped)
+    return taken
 
-    def attempts() -> Iterator[tuple[NewtonStep, float]]:
-        yield step, 1.0
-        yield step, 0.5
-        for damping in DAMPINGS:
-            yield newton_step(walk.solution, walk.freedom, damping=damping), 1.0
 
-    for attempt, length in attempts():
-        solution, value = walk.look(attempt.at(length))
-        bound = walk.deviance + SUFFICIENT_DECREASE * length * attempt.slope
-        if value <= bound + walk.rounding:
-            walk.move("newton", solution, value, step.decrement)
-            return True
-    return False
+def _attempt(walk: _Walk, step: NewtonStep, length: float, change: float) -> tuple[bool, float]:
+    """Go so far where that lowers the deviance enough; whether it does, and the deviance there."""
+    solution, value = walk.look(step.at(length))
+    bound = walk.deviance + SUFFICIENT_DECREASE * length * step.slope
+    if value <= bound + walk.rounding:
+        walk.move("newton", solution, value, change)
+        return True, value
+    return False, value
 
 
 def _try(walk: _Walk, name: str, candidate: Variances, change: float) -> bool:

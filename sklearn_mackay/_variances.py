@@ -22,7 +22,7 @@ from ._solution import (
 )
 
 LONGEST_LOG_STEP = 3.0  # of log sigma2; a quadratic model says nothing about e^3 times as much
-LEAST_CORRECTION = 1e-4  # of a curvature; a smaller one is no reason to divide by it
+LEAST_CORRECTION = 0.1  # of a curvature; a model that errs by less is as good as Newton's
 
 
 @dataclass(frozen=True)
@@ -271,10 +271,8 @@ def newton_step(
     (2006), "Numerical optimization", equation 6.24.
     """
     present = solution.variances
-    (here, gradient), hessian = (
-        _natural_point(solution, freedom),
-        _natural_hessian(solution, freedom),
-    )
+    here, gradient = _natural_point(solution, freedom)
+    hessian = _natural_hessian(solution, freedom)
     if previous is not None:
         there, earlier = _natural_point(previous, freedom)
         hessian = _corrected(hessian, here - there, gradient - earlier)
@@ -292,7 +290,12 @@ def newton_step(
         start += len(units)
     slope = float(g @ step)
     return NewtonStep(
-        present, coordinates.factors, tuple(moves), float(step[-1]), -0.5 * slope, slope
+        base=present,
+        factors=coordinates.factors,
+        moves=tuple(moves),
+        log_sigma2=float(step[-1]),
+        decrement=-0.5 * slope,
+        slope=slope,
     )
 
 
