@@ -19,6 +19,7 @@ from sklearn_mackay import MacKayMixedRegressor, _blocks
 from sklearn_mackay._blocks import make_block
 from sklearn_mackay._roles import FIXED_BLOCK
 from sklearn_mackay.kernels import engine
+from sklearn_mackay.kernels.layout import Layout, choose_layout
 
 EVIDENCE = 1e-6  # relative, of a variance; the loop ends where its error is 1e-6 standard errors
 BAYESIAN_RIDGE = 1e-8  # relative; both ends of an iteration to 1e-12
@@ -496,3 +497,31 @@ def test_takes_the_place_of_ridge(around):
     model, ridge = around(MacKayMixedRegressor(alpha="auto")), around(Ridge(alpha=0.1))
     ours, theirs = (np.mean(cross_val_score(estimator, X, y, cv=3)) for estimator in (model, ridge))
     assert ours > theirs - 0.01
+
+
+@pytest.mark.parametrize(
+    ("blocks", "grouped", "largest", "expected"),
+    [
+        ({"a": range(80)}, False, 100, Layout((0,), ())),
+        ({"a": range(80)}, True, 100, Layout((0,), (1,))),
+        ({"a": range(50), "b": range(50, 80)}, False, 100, Layout((), (0, 1))),
+        ({"a": range(80)}, False, 50, Layout((), (0,))),
+    ],
+    ids=["alone", "beside a factor", "two", "alone without axes"],
+)
+def test_only_a_block_alone_is_eliminated(rng, monkeypatch, blocks, grouped, largest, expected):
+    # A block's axes meet all others, and a block without axes is not diagonal.
+    layouts = []
+
+    def recorded(crossproducts):
+        layouts.append(choose_layout(crossproducts))
+        return layouts[-1]
+
+    monkeypatch.setattr(engine, "choose_layout", recorded)
+    monkeypatch.setattr(_blocks, "LARGEST_GRAM", largest)
+    X, y = regression(rng, 200, 80)
+    table = np.column_stack([X, np.arange(200) % 60])
+    groups = [80] if grouped else None
+    fixed = [] if grouped else [80]
+    MacKayMixedRegressor(groups, fixed_features=fixed, feature_blocks=blocks).fit(table, y)
+    assert set(layouts) == {expected}
