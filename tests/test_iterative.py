@@ -32,6 +32,11 @@ STRUCTURES = {
         "coefficients": (2, 1, 2),
         "coarsens": (None, 0, None),
     },
+    "3 nested, slopes": {
+        "levels": (60, 20, 7, 25),
+        "coefficients": (2, 1, 2, 1),
+        "coarsens": (None, 0, 1, None),
+    },
     "ridge": {"levels": (40, 25), "p": 4, "n_penalized": 2},
     "no fixed part": {"levels": (40, 25), "p": 0},
 }
