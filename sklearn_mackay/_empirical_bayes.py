@@ -328,34 +328,37 @@ def _safe_mackay(walk: _Walk) -> float:
 
 def _descend(walk: _Walk, step: NewtonStep) -> bool:
     """Take a Newton step, part of it or a damped one: the first that lowers the deviance enough."""
-    taken, value = _attempt(walk, step, 1.0, step.decrement)
+
+    def attempt(step: NewtonStep, length: float) -> tuple[bool, float]:
+        fall = -SUFFICIENT_DECREASE * length * step.slope
+        return _attempt(walk, "newton", step.at(length), decrement, fall=fall)
+
+    decrement = step.decrement
+    taken, value = attempt(step, 1.0)
     if not taken:
         # The parabola through both values and the slope is lowest there.
         part = -0.5 * step.slope / (value - walk.deviance - step.slope)
-        part = float(np.clip(part, SHORTEST, 0.5))
-        taken, _ = _attempt(walk, step, part, step.decrement)
+        taken, _ = attempt(step, float(np.clip(part, SHORTEST, 0.5)))
     if not taken:
         damped = (newton_step(walk.solution, walk.freedom, damping=d) for d in DAMPINGS)
-        taken = any(_attempt(walk, attempt, 1.0, step.decrement)[0] for attempt in damped)
+        taken = any(attempt(step, 1.0)[0] for step in damped)
     return taken
 
 
-def _attempt(walk: _Walk, step: NewtonStep, length: float, change: float) -> tuple[bool, float]:
-    """Go so far where that lowers the deviance enough; whether it does, and the deviance there."""
-    solution, value = walk.look(step.at(length))
-    bound = walk.deviance + SUFFICIENT_DECREASE * length * step.slope
-    if value <= bound + walk.rounding:
-        walk.move("newton", solution, value, change)
-        return True, value
-    return False, value
+def _attempt(
+    walk: _Walk, name: str, candidate: Variances, change: float, *, fall: float = 0.0
+) -> tuple[bool, float]:
+    """Move where that lowers the deviance by so much; whether it does, and the deviance there."""
+    solution, value = walk.look(candidate)
+    taken = value <= walk.deviance - fall + walk.rounding
+    if taken:
+        walk.move(name, solution, value, change)
+    return taken, value
 
 
 def _try(walk: _Walk, name: str, candidate: Variances, change: float) -> bool:
-    solution, value = walk.look(candidate)
-    if value <= walk.deviance + walk.rounding:
-        walk.move(name, solution, value, change)
-        return True
-    return False
+    taken, _ = _attempt(walk, name, candidate, change)
+    return taken
 
 
 def _zero(walk: _Walk, change: float, *, below: float = VANISHED) -> bool:

@@ -1667,20 +1667,19 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 "estimated (y may be constant, or a function of the features and groups)."
             )
             said.append((message, UserWarning))
+        coefficients = {component.name: component.coefficients for component in components}
         for name, direction in estimates.collapsed:
-            coefficients = next(c.coefficients for c in components if c.name == name)
             message = (
                 f"method='quick' lost a direction of the covariance of {name!r}: the variance of "
-                f"{_combination(direction, coefficients)} collapsed to zero, because it is less "
-                "than about three times its sampling variance. Use method='reml' or 'mackay'."
+                f"{_combination(direction, coefficients[name])} collapsed to zero, because it is "
+                "less than about three times its sampling variance. Use method='reml' or 'mackay'."
             )
             said.append((message, ConvergenceWarning))
         for name, direction in estimates.taken_up:
-            coefficients = next(c.coefficients for c in components if c.name == name)
             message = (
-                f"The fixed features take up {_combination(direction, coefficients)} of every "
-                f"level of {name!r}: its variance is not identified and is set to 0. Remove those "
-                "features, or that random effect."
+                f"The fixed features take up {_combination(direction, coefficients[name])} of "
+                f"every level of {name!r}: its variance is not identified and is set to 0. Remove "
+                "those features, or that random effect."
             )
             said.append((message, UserWarning))
         if not estimates.solved:

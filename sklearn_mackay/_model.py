@@ -197,6 +197,7 @@ def fit_model(
         fixed, crossproducts, y_scale, unit, explained = _build(
             X, y, weights, components, options, spread=moments[2]
         )
+        taken_up = _taken_up(crossproducts, components, options)
     return [
         _fit_output(
             crossproducts.for_output(j),
@@ -208,6 +209,7 @@ def fit_model(
             y_scale=float(y_scale[j]),
             unit=unit,
             explained=bool(explained[j]),
+            taken_up=taken_up,
             moments=moments[:, j],
         )
         for j in range(y.shape[1])
@@ -259,12 +261,12 @@ def _fit_output(
     y_scale: float,
     unit: float,
     explained: bool,
+    taken_up: Sequence[Array],
     moments: Array,
 ) -> Estimates:
     """Estimate the variances of one response, and return everything in the user's units."""
     sigma2_scale = y_scale**2 * unit
     active = [component for component in components if component.term is not None]
-    taken_up = _taken_up(crossproducts, active, options)
     freedom = _freedom(crossproducts, active, options, taken_up)
     start = _start(active, options, freedom, y_scale, sigma2_scale)
     if explained and freedom.residual:
@@ -405,9 +407,13 @@ def _moments(y: Array, weights: Array) -> Array:
 
 
 def _taken_up(
-    crossproducts: CrossProducts, active: Sequence[AnyComponent], options: Options
+    crossproducts: CrossProducts, components: Sequence[AnyComponent], options: Options
 ) -> list[Array]:
-    """Directions of each component's coefficients of which the fixed part leaves nothing."""
+    """Directions of each term's coefficients of which the fixed part leaves nothing.
+
+    In the user's coefficients. They do not depend on the response.
+    """
+    active = [component for component in components if component.term is not None]
     if options.method == "ml":
         return [np.zeros((len(component.identified), 0)) for component in active]
     return [

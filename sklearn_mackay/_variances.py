@@ -285,8 +285,8 @@ def newton_step(
     step = np.zeros(len(g))
     step[moving] = -_solve_downhill(H[np.ix_(moving, moving)], g[moving], damping)
     moves, start = [], 0
-    for T, units in zip(coordinates.factors, coordinates.units, strict=True):
-        moves.append(np.tensordot(step[start : start + len(units)], units, 1).reshape(T.shape))
+    for units in coordinates.units:
+        moves.append(np.tensordot(step[start : start + len(units)], units, 1))
         start += len(units)
     slope = float(g @ step)
     return NewtonStep(
