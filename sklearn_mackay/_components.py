@@ -10,19 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._blocks import Block, make_block
-from ._design import Term, make_term, varies_within_levels
+from ._design import Term, make_term
 
 Array = NDArray[np.float64]
 
 RESIDUAL = "residual"
+CANCELLED = 1e-12  # of its summands: a sum below it is rounding
 
 
 @dataclass(frozen=True)
 class Component:
     """One grouping factor's part of the model.
-
-    A coefficient whose variance the data cannot tell from another's is left out of `term`; its
-    variance and effects are zero.
 
     Attributes
     ----------
@@ -34,12 +32,10 @@ class Component:
         Level of each row.
     n_levels : int
         Number of levels.
-    identified : tuple of int
-        Which coefficients `term` has.
     diagonal : bool
         Whether the covariance is restricted to its diagonal.
-    term : Term or None
-        None where no coefficient is identified.
+    term : Term
+        Its columns.
     warnings : tuple of str
         What the user should know about the factor.
     """
@@ -48,51 +44,45 @@ class Component:
     coefficients: tuple[str, ...]
     codes: NDArray[np.integer[Any]]
     n_levels: int
-    identified: tuple[int, ...]
     diagonal: bool
-    term: Term | None
+    term: Term
     warnings: tuple[str, ...]
     start_share: ClassVar[float] = 1.0
 
     @property
     def transform(self) -> Array:
-        """``A`` in ``b = A b_internal`` of the coefficients that the term has."""
-        assert self.term is not None
+        """``A`` in ``b = A b_internal``."""
         return self.term.transform
+
+    def loadings(self, basis: Array) -> Array:
+        """``A B`` (s, r): the user's coefficients for those of a basis, rounding set to zero."""
+        product = self.transform @ basis
+        size = np.abs(self.transform) @ np.abs(basis)
+        return np.where(np.abs(product) <= CANCELLED * size, 0.0, product)
 
     def to_internal(self, Sigma: Array, y_scale: float) -> Array:
         """Covariance (s, s) of the term for one in the user's units."""
         inverse = np.linalg.inv(self.transform) / y_scale
-        kept = Sigma[np.ix_(self.identified, self.identified)]
-        return np.asarray(inverse @ kept @ inverse.T)
+        return np.asarray(inverse @ Sigma @ inverse.T)
 
     def to_user(self, Sigma: Array, y_scale: float) -> Array:
-        """Covariance of all coefficients in the user's units."""
-        full = np.zeros((len(self.coefficients),) * 2)
-        if self.term is not None:
-            transform = self.term.transform * y_scale
-            full[np.ix_(self.identified, self.identified)] = transform @ Sigma @ transform.T
-        return 0.5 * (full + full.T)
+        """Covariance (s, s) in the user's units."""
+        transform = self.transform * y_scale
+        full = transform @ Sigma @ transform.T
+        return np.asarray(0.5 * (full + full.T))
 
     def error_to_user(self, error: Array, y_scale: float) -> Array:
         """Bound on the standard error of each entry of `to_user`, from those of the entries."""
-        full = np.zeros((len(self.coefficients),) * 2)
-        if self.term is not None:
-            size = np.abs(self.term.transform) * y_scale
-            full[np.ix_(self.identified, self.identified)] = size @ error @ size.T
-        return full
+        size = np.abs(self.transform) * y_scale
+        return np.asarray(size @ error @ size.T)
 
     def effects(self, b: Array, y_scale: float, axes: Array | None) -> Array:
-        """Random effects (L, s) of all coefficients in the user's units."""
-        full = np.zeros((self.n_levels, len(self.coefficients)))
-        if self.term is not None:
-            full[:, self.identified] = b @ self.term.transform.T * y_scale
-        return full
+        """Random effects (L, s) in the user's units."""
+        return np.asarray(b @ self.transform.T * y_scale)
 
     def without_rows(self) -> Component:
         """What is left to know once the Gram blocks are built."""
-        term = None if self.term is None else self.term.without_rows()
-        return replace(self, codes=self.codes[:0].copy(), term=term)
+        return replace(self, codes=self.codes[:0].copy(), term=self.term.without_rows())
 
 
 @dataclass(frozen=True)
@@ -117,11 +107,6 @@ class BlockComponent:
     warnings: tuple[str, ...]
     coefficients: ClassVar[tuple[str, ...]] = ("column",)
     diagonal: ClassVar[bool] = False
-
-    @property
-    def identified(self) -> tuple[int, ...]:
-        """As if the columns' common variance were that of one coefficient."""
-        return () if self.term is None else (0,)
 
     @property
     def start_share(self) -> float:
@@ -206,9 +191,8 @@ def make_component(
     diagonal: bool,
     held: bool,
     confounded: bool,
-    repeated: bool,
 ) -> Component:
-    """Build a factor's term and say what in it the data cannot tell.
+    """Build a factor's term.
 
     Parameters
     ----------
@@ -232,8 +216,6 @@ def make_component(
         Whether its covariance is given, so that nothing about it has to be identified.
     confounded : bool
         Whether the fixed part has an intercept, which a factor of one level repeats.
-    repeated : bool
-        Whether a row of a weight other than 1 stands for several rows.
 
     Returns
     -------
@@ -244,51 +226,19 @@ def make_component(
     ValueError
         For a factor with a single level beside an intercept.
     """
-    term: Term | None
-    if held:
-        term = make_term(codes, n_levels, slopes, weights, intercept=intercept, diagonal=diagonal)
-        everything = tuple(range(len(coefficients)))
-        return Component(name, coefficients, codes, n_levels, everything, diagonal, term, ())
-    notes = []
-    if n_levels == 1 and confounded:
+    if n_levels == 1 and confounded and not held:
         raise ValueError(
             f"Grouping factor {name!r} has a single level (n_samples={len(codes)}): its effect is "
             "confounded with the intercept. Remove it from `groups`."
         )
-    if n_levels <= 2:
+    notes = []
+    if n_levels <= 2 and not held:
         notes.append(
             f"Grouping factor {name!r} has only {n_levels} level{'s' * (n_levels > 1)}: its "
             "variance is poorly determined. Consider a fixed effect instead."
         )
-    varying = [varies_within_levels(codes, n_levels, column) for column in slopes.T]
-    constant = [c for c, v in zip(coefficients[int(intercept) :], varying, strict=True) if not v]
-    if constant:
-        notes.append(
-            f"Random slope {', '.join(map(repr, constant))} does not vary within any level of "
-            f"{name!r}: its variance is not identified and is set to 0. Remove it from "
-            "`random_slopes`."
-        )
-    one_row_each = n_levels == len(codes) and not (repeated and np.any(weights != 1.0))
-    if one_row_each:
-        notes.append(
-            f"Grouping factor {name!r} has as many levels as rows: its variance cannot be told "
-            "from the residual variance and is set to 0. Remove it from `groups`."
-        )
-    with_intercept = intercept and not one_row_each
-    identified = (0,) * with_intercept + tuple(
-        int(intercept) + i for i, varies in enumerate(varying) if varies
-    )
-    term = None
-    if identified:
-        term = make_term(
-            codes,
-            n_levels,
-            slopes[:, varying],
-            weights,
-            intercept=with_intercept,
-            diagonal=diagonal,
-        )
-    return Component(name, coefficients, codes, n_levels, identified, diagonal, term, tuple(notes))
+    term = make_term(codes, n_levels, slopes, weights, intercept=intercept, diagonal=diagonal)
+    return Component(name, coefficients, codes, n_levels, diagonal, term, tuple(notes))
 
 
 def read_covariance(covariance: Any, factors: Sequence[str]) -> dict[str, bool]:

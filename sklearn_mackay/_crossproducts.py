@@ -23,8 +23,6 @@ from ._design import Term, row_blocks, row_scaled, to_dense
 Array = NDArray[np.float64]
 Index = NDArray[np.int32]
 
-TAKEN_UP = 1e-10  # share of a sum of squares that the fixed part leaves, below it is rounding
-
 
 @dataclass(frozen=True)
 class TermGram:
@@ -227,37 +225,6 @@ def build_crossproducts(
         ),
         blocks,
     )
-
-
-def taken_up_by_fixed(crossproducts: CrossProducts) -> tuple[Array, ...]:
-    """Directions of the terms' coefficients whose effects are combinations of fixed effects.
-
-    ``Z_kj w`` of every level ``j`` then lies in the span of the unpenalised columns of ``X``, so
-    that ``P Z_kj w = 0`` and REML's criterion does not depend on a variance along ``w``.
-
-    Parameters
-    ----------
-    crossproducts : CrossProducts
-        Gram blocks.
-
-    Returns
-    -------
-    tuple of ndarray of shape (s_k, t_k)
-        The directions ``w`` of each term by column; mostly there are none.
-    """
-    p = len(crossproducts.penalty)
-    free = slice(p - crossproducts.n_unpenalized, p)
-    inverse = linalg.pinvh(crossproducts.fixed[free, free])
-    found = []
-    for term in crossproducts.terms:
-        own = np.sum(term.own, axis=2)
-        on_X = term.fixed[:, free]
-        taken = np.array([[np.sum(inverse * (a @ b.T)) for b in on_X] for a in on_X])
-        scale = np.sqrt(np.diag(own))
-        left = (own - taken) / np.outer(scale, scale)
-        shares, vectors = np.linalg.eigh(np.diag(np.diag(left)) if term.diagonal else left)
-        found.append(vectors[:, shares <= TAKEN_UP] / scale[:, None])
-    return tuple(found)
 
 
 def _large_gram(columns: Any, blocks: list[Any], X: Any, y: Array, root: Array) -> TermGram:

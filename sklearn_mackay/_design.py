@@ -16,6 +16,7 @@ from scipy import sparse
 
 Array = NDArray[np.float64]
 
+CONSTANT = 1e-14  # relative spread of a column below which it is rounding of a constant
 FEW_COLUMNS = 8  # in which reducing column by column is several times faster
 BLOCK_ENTRIES = 2**22  # of rows taken at once, 32 MiB
 
@@ -112,6 +113,9 @@ def make_term(
     if intercept and not diagonal:
         center = np.average(slopes, axis=0, weights=weights)
     centered = slopes - center
+    # What is left of a constant is the rounding of its mean, which scaling would make a column of.
+    constant = root_mean_square(centered, weights) <= CONSTANT * largest_entry(slopes)
+    centered[:, constant] = 0.0
     scale = root_mean_square(centered, weights)
     columns = (centered / scale).T
     transform = np.diag(1.0 / scale)
@@ -157,13 +161,6 @@ def row_scaled(matrix: Any, weights: Array) -> Any:
 def to_dense(matrix: Any) -> Array:
     """A sparse or dense matrix as an array."""
     return np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix)
-
-
-def varies_within_levels(codes: NDArray[np.integer[Any]], n_levels: int, column: Array) -> bool:
-    """Whether `column` takes two values in any one level."""
-    first = np.empty(n_levels)
-    first[codes] = column
-    return bool(np.any(first[codes] != column))
 
 
 def random_part(codes: NDArray[np.integer[Any]], columns: Array, effects: Array) -> Array:

@@ -69,6 +69,7 @@ from ._inference import (
     with_intercept_std,
     without_intercept,
 )
+from ._messages import combination, unidentified
 from ._model import ILL_CONDITIONED, Estimates, Options, fit_model
 from ._progress import progress
 from ._roles import ColumnRoles, FactorColumns, resolve_roles
@@ -1539,7 +1540,6 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                     diagonal=options.diagonal[factor.name],
                     held=factor.name in options.held,
                     confounded=options.fit_intercept,
-                    repeated=options.frequency,
                 )
             )
         _check_distinct(components)
@@ -1630,6 +1630,9 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             (message, UserWarning) for c in components for message in c.warnings
         ]
         said += self._fixed_part_warnings(outputs[0])
+        active = [component for component in components if component.term is not None]
+        found = unidentified(active, outputs[0].identification)
+        said += [(message, UserWarning) for message in found]
         for j, estimates in enumerate(outputs):
             where = f"Output {j}: " if len(outputs) > 1 else ""
             said += [
@@ -1671,17 +1674,10 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         for name, direction in estimates.collapsed:
             message = (
                 f"method='quick' lost a direction of the covariance of {name!r}: the variance of "
-                f"{_combination(direction, coefficients[name])} collapsed to zero, because it is "
+                f"{combination(direction, coefficients[name])} collapsed to zero, because it is "
                 "less than about three times its sampling variance. Use method='reml' or 'mackay'."
             )
             said.append((message, ConvergenceWarning))
-        for name, direction in estimates.taken_up:
-            message = (
-                f"The fixed features take up {_combination(direction, coefficients[name])} of "
-                f"every level of {name!r}: its variance is not identified and is set to 0. Remove "
-                "those features, or that random effect."
-            )
-            said.append((message, UserWarning))
         if not estimates.solved:
             message = (
                 "Conjugate gradients did not converge: the factors are hardly connected, or their "
@@ -1920,10 +1916,3 @@ def _check_distinct(components: Sequence[Component]) -> None:
                     f"Grouping factors {a.name!r} and {b.name!r} have the same levels under other "
                     "names: their variances cannot be told apart. Remove one."
                 )
-
-
-def _combination(direction: Array, coefficients: Sequence[str]) -> str:
-    """A direction as a readable sum, its largest weight 1."""
-    scaled = direction / direction[np.argmax(np.abs(direction))]
-    parts = [f"{w:+.3g}*{c}" for w, c in zip(scaled, coefficients, strict=True) if abs(w) > 1e-12]
-    return " ".join(parts).removeprefix("+")

@@ -208,14 +208,11 @@ class FittedModel:
         """
         k, component = self._component(name)
         assert isinstance(component, Component)
-        L, kept = component.n_levels, np.ix_(component.identified, component.identified)
-        covariance = np.zeros((L, *(2 * [len(component.coefficients)])))
-        if k is not None:
-            model = self.without_fixed() if given_fixed else self
-            transform = self.y_scale * component.transform
-            own = self.certainty * model.posterior.level_covariances(k)
-            covariance[:, kept[0], kept[1]] = transform @ own @ transform.T
-        return covariance
+        assert k is not None
+        model = self.without_fixed() if given_fixed else self
+        transform = self.y_scale * component.transform
+        own = self.certainty * model.posterior.level_covariances(k)
+        return np.asarray(transform @ own @ transform.T)
 
     def without_fixed(self) -> FittedModel:
         """The same model with the fixed effects taken as known."""
@@ -239,7 +236,7 @@ def _factor_rows(
     component: Component, rows: LevelRows | None, Sigma: Array, n: int
 ) -> tuple[Any, Array]:
     if rows is None:
-        return sparse.csr_array((n, component.n_levels * len(component.identified))), np.zeros(n)
+        return sparse.csr_array((n, component.n_levels * len(component.coefficients))), np.zeros(n)
     columns = _internal_columns(component, rows.columns)
     prior = np.einsum("an,ab,bn->n", columns, Sigma, columns)
     return level_columns(rows.codes, columns, component.n_levels), prior * (rows.codes < 0)
@@ -247,4 +244,4 @@ def _factor_rows(
 
 def _internal_columns(component: Component, columns: Array) -> Array:
     """What multiplies the term's coefficients where `columns` multiply the user's."""
-    return np.asarray(component.transform.T @ columns[list(component.identified)])
+    return np.asarray(component.transform.T @ columns)

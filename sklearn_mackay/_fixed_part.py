@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 from scipy.sparse.linalg import norm as sparse_norm
 
-from ._design import largest_entry, root_mean_square, row_blocks, row_scaled, to_dense
+from ._design import CONSTANT, largest_entry, root_mean_square, row_blocks, row_scaled, to_dense
 
 Array = NDArray[np.float64]
 
 COLLINEAR = 1e-11  # relative size of a pivot of X below which its column is a combination
-CONSTANT = 1e-14  # relative spread of a column below which it is rounding of a constant
 COLLINEAR_SPARSE = 1e-5  # the same where only X'X is formed, which squares it
 SATURATED = 1e-10  # relative residual of y on X below which X explains every row
 

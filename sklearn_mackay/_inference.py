@@ -30,10 +30,12 @@ Array = NDArray[np.float64]
 Prepare = Callable[[CrossProducts], Solve]
 
 COMPLEX_STEP = 1e-30  # of a derivative without cancellation
+PARALLEL = 1e-4  # sine of half an angle between coefficients whose correlation rounding decides
 DIFFERENCE = 1e-4  # step of a difference of gradients, in units of the coordinate
 FLAT = 1e-8  # eigenvalue of the scaled Hessian relative to the largest that tells nothing
 TOO_FLAT = 1.0  # standard error of a log or of Fisher's z beyond which the curvature tells nothing
 LEAST_MOVE = 1e-2  # of a standard deviation of zero, relative to that of y
+LEAST_RESIDUAL = 1e-4  # of the standard deviation of y: stands for zero, where nothing divides
 OFF_ZERO = 0.1  # of its unit: where a standard deviation of zero starts to look for a better place
 SEARCH = {"ftol": 1e-15, "gtol": 1e-8, "maxiter": 1000}  # of the deviance, to its rounding
 ROOT_TOLERANCE = 1e-8  # of a bound, relative to the width of the search
@@ -63,19 +65,21 @@ class Parameter(NamedTuple):
 def variance_parameters(model: FittedModel) -> list[Parameter]:
     """Return the standard deviations and correlations that were estimated."""
     found = []
-    for component, is_free in zip(model.active, model.freedom.terms, strict=True):
+    for component, is_free, basis in zip(
+        model.active, model.freedom.terms, model.freedom.directions, strict=True
+    ):
         if not is_free:
             continue
         name, labels = component.name, component.coefficients
         if isinstance(component, BlockComponent):
-            found.append(Parameter(f"sd({name})", name, (0,)))
+            found += [Parameter(f"sd({name})", name, (0,))] * basis.shape[1]
             continue
-        kept = component.identified
-        found += [Parameter(f"sd({name}: {labels[a]})", name, (a,)) for a in kept]
+        varying = np.flatnonzero(np.any(component.loadings(basis) != 0.0, axis=1)).tolist()
+        found += [Parameter(f"sd({name}: {labels[a]})", name, (a,)) for a in varying]
         if not component.diagonal:
             found += [
                 Parameter(f"cor({name}: {labels[a]}, {labels[b]})", name, (a, b))
-                for a, b in combinations(kept, 2)
+                for a, b in combinations(varying, 2)
             ]
     if model.freedom.residual:
         found.append(Parameter("sd(residual)", None, (0,)))
@@ -83,27 +87,32 @@ def variance_parameters(model: FittedModel) -> list[Parameter]:
 
 
 class _Place(NamedTuple):
-    """Coordinates of one term: order of the coefficients, way to internal ones, and positions."""
+    """Coordinates of one term: from internal ones and back, and positions of their parameters.
+
+    `to_internal` has shape (s, r) and `back` (r, s), for a covariance with variance in ``r``
+    directions.
+    """
 
     term: int
-    order: tuple[int, ...]
     to_internal: Array
+    back: Array
     sds: slice
     angles: slice
 
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Free variances as standard deviations and angles, in the user's units.
+    """Free variances as standard deviations and angles of some coefficients.
 
     Attributes
     ----------
     model : FittedModel
         The fit.
     parameter : Parameter or None
-        One that is to be a coordinate: a standard deviation, or a correlation as its arc cosine.
-        Unless it is about a random intercept beside slopes, intercepts are those at the slopes'
-        mean; at zero, far from the data, an intercept and its slopes are hardly to be told apart.
+        One that is to be a coordinate: a standard deviation in the user's units, or a correlation
+        as its arc cosine. The other coordinates of its term are at right angles to its
+        coefficients, in internal units: far from the data an intercept and its slopes are hardly
+        to be told apart, an intercept and what is left beside it always are.
     """
 
     model: FittedModel
@@ -113,24 +122,25 @@ class Coordinates:
     def places(self) -> list[_Place]:
         """One entry for each term that is free."""
         places, start = [], 0
-        for k, component in enumerate(self.model.active):
-            if not self.model.freedom.terms[k]:
+        model, parameter = self.model, self.parameter
+        for k, component in enumerate(model.active):
+            basis = model.freedom.directions[k]
+            r = basis.shape[1]
+            if not model.freedom.terms[k] or not r:
                 continue
-            order = tuple(range(len(component.identified)))
-            transform = self.model.y_scale * component.transform
-            to_internal: Array = np.asarray(np.diag(1.0 / np.diag(transform)))
-            if self.parameter is not None and self.parameter.component == component.name:
-                leading = [component.identified.index(a) for a in self.parameter.coefficients]
-                order = (*leading, *(a for a in order if a not in leading))
-                rows = transform[leading] - np.diag(np.diag(transform))[leading]
-                if np.any(rows):
-                    to_internal = np.asarray(np.linalg.inv(transform))
-            s = len(order)
-            n_angles = 0 if component.diagonal else s * (s - 1) // 2
-            sds = slice(start, start + s)
+            rows = np.eye(r) * model.y_scale
+            if component.diagonal:
+                rows = np.diag(np.diag(component.transform)[np.argmax(basis, axis=0)]) @ rows
+            elif parameter is not None and parameter.component == component.name:
+                leading = _leading(model, parameter)
+                rows[: len(leading)] = leading
+                rows[len(leading) :] = model.y_scale * linalg.null_space(_directions(leading)).T
+            n_angles = 0 if component.diagonal else r * (r - 1) // 2
+            sds = slice(start, start + r)
             angles = slice(sds.stop, sds.stop + n_angles)
-            places.append(_Place(k, order, to_internal, sds, angles))
-            start = sds.stop + n_angles
+            to_internal = basis @ np.linalg.inv(rows)
+            places.append(_Place(k, to_internal, rows @ basis.T, sds, angles))
+            start = angles.stop
         return places
 
     @property
@@ -144,8 +154,10 @@ class Coordinates:
         if parameter.component is None:
             return self.n_coordinates - 1
         place, component = self._place_of(parameter)
-        at = [place.order.index(component.identified.index(a)) for a in parameter.coefficients]
-        return int(place.sds.start + at[0] if len(at) == 1 else place.angles.start)
+        if component.diagonal:
+            basis = self.model.freedom.directions[place.term]
+            return int(place.sds.start + np.argmax(basis[parameter.coefficients[0]]))
+        return int(place.sds.start if len(parameter.coefficients) == 1 else place.angles.start)
 
     def _place_of(self, parameter: Parameter) -> tuple[_Place, AnyComponent]:
         pairs = ((place, self.model.active[place.term]) for place in self.places)
@@ -155,9 +167,8 @@ class Coordinates:
         """Coordinates of variances; the angles of a coefficient without variance are right."""
         phi = np.zeros(self.n_coordinates)
         for place in self.places:
-            back = np.linalg.inv(place.to_internal)
-            Sigma = (back @ variances.Sigma[place.term] @ back.T)[np.ix_(place.order, place.order)]
-            sds = np.sqrt(np.diag(Sigma))
+            Sigma = place.back @ variances.Sigma[place.term] @ place.back.T
+            sds = np.sqrt(np.maximum(np.diag(Sigma), 0.0))
             phi[place.sds] = sds
             if place.angles.stop > place.angles.start:
                 phi[place.angles] = _angles(Sigma, sds)
@@ -178,8 +189,7 @@ class Coordinates:
 
     def _internal(self, place: _Place, phi: Array) -> Array:
         """Internal covariance (s, s) of a term; complex where `phi` is."""
-        back = np.argsort(place.order)
-        Sigma = _covariance(phi[place.sds], phi[place.angles])[np.ix_(back, back)]
+        Sigma = _covariance(phi[place.sds], phi[place.angles])
         return np.asarray(place.to_internal @ Sigma @ place.to_internal.T)
 
     def value(self, parameter: Parameter, phi: Array) -> Any:
@@ -189,7 +199,7 @@ class Coordinates:
         place, component = self._place_of(parameter)
         transform = self.model.y_scale * component.transform
         Sigma = transform @ self._internal(place, phi) @ transform.T
-        at = [component.identified.index(a) for a in parameter.coefficients]
+        at = parameter.coefficients
         sds = [np.sqrt(Sigma[a, a]) for a in at]
         return sds[0] if len(at) == 1 else Sigma[at[0], at[1]] / (sds[0] * sds[1])
 
@@ -213,6 +223,33 @@ class Coordinates:
             of_sigma2 = total - sum(float(np.sum(G * S)) for G, S in pairs)
             slope[-1] = 2.0 * of_sigma2 / phi[-1]
         return slope
+
+
+def _leading(model: FittedModel, parameter: Parameter) -> Array:
+    """A parameter's coefficients in the user's units, of those of its term's basis (1 or 2, r)."""
+    k = next(k for k, one in enumerate(model.active) if one.name == parameter.component)
+    component, basis = model.active[k], model.freedom.directions[k]
+    if isinstance(component, BlockComponent):
+        return np.asarray(model.y_scale * component.transform @ basis)
+    return np.asarray(model.y_scale * component.loadings(basis)[list(parameter.coefficients)])
+
+
+def _directions(rows: Array) -> Array:
+    """Rows of unit length."""
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+def without_profile(model: FittedModel, parameter: Parameter) -> str | None:
+    """Why a parameter has no profile, or None."""
+    if len(parameter.coefficients) < 2:
+        return None
+    if np.linalg.svd(_directions(_leading(model, parameter)))[1][-1] > PARALLEL:
+        return None
+    return (
+        "in every row its two coefficients vary as one. A random intercept does so beside a slope "
+        "whose values are far from zero, where it is an extrapolation: subtract a typical value "
+        "from the slope"
+    )
 
 
 def _covariance(sds: Array, angles: Array) -> Array:
@@ -324,8 +361,7 @@ def _scale(coordinates: Coordinates, phi: Array) -> Array:
     unit = np.ones(len(phi))
     for place in coordinates.places:
         share = coordinates.model.active[place.term].start_share
-        per_unit = np.abs(np.diag(np.linalg.inv(place.to_internal)))[list(place.order)]
-        smallest = LEAST_MOVE * np.sqrt(share) * per_unit
+        smallest = LEAST_MOVE * np.sqrt(share) * np.linalg.norm(place.back, axis=1)
         unit[place.sds] = np.maximum(np.abs(phi[place.sds]), smallest)
     if coordinates.model.freedom.residual:
         unit[-1] = phi[-1]
@@ -671,11 +707,14 @@ def variance_zeta(model: FittedModel, solve: Solve, parameter: Parameter) -> Zet
     for place in coordinates.places:
         is_sd[place.angles] = False
     # Standard deviations of both signs would also be correlations of the other sign.
-    bounds = [(0.0, None) if positive else (None, None) for positive in is_sd[others]]
+    lowest = np.where(is_sd, 0.0, -np.inf)
+    if model.freedom.residual:
+        lowest[-1] = min(curve.estimate[-1], LEAST_RESIDUAL * np.sqrt(model.sigma2_scale))
+    bounds = optimize.Bounds(lowest[others] / scale, np.inf)
     least = _deviance(model, solve(model.variances))
 
     def rise(value: float) -> float:
-        held = np.arccos(np.clip(value, -1.0, 1.0)) if is_correlation else value
+        held = np.arccos(np.clip(value, -1.0, 1.0)) if is_correlation else max(value, lowest[j])
 
         def at(psi: Array) -> tuple[float, Array]:
             phi = curve.estimate.copy()

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
 
 from ._components import RESIDUAL, AnyComponent, BlockComponent
 from ._criterion import deviance
-from ._crossproducts import CrossProducts, build_crossproducts, taken_up_by_fixed
+from ._crossproducts import CrossProducts, build_crossproducts
 from ._empirical_bayes import Fit, Iteration, estimate_variances
 from ._fitted import FittedModel
 from ._fixed_part import FixedPart, build_fixed_part
+from ._identification import Identification, identify
 from ._machine import MODERATE, one_blas_thread
 from ._solution import Engine, Variances, n_units, null_directions
 from ._variances import Freedom, StandardErrors, gradient_noise, standard_errors
@@ -27,7 +27,6 @@ MONTE_CARLO_SHARE = 0.05  # of a variance's standard error that random probes ma
 MOST_REPETITIONS = 2  # the first may move, the second then starts where it is
 EXPLAINED = 1e-12  # residual of y on X, relative to the spread of y, that is rounding
 ROUNDING_OF_Y = 5e-15  # the same relative to the size of y: a few units in its last place
-CANCELLED = 1e-12  # of its summands: a sum below it is rounding
 KEPT_ENTRIES = 2**21  # numbers in Gram blocks that are kept unasked: 16 MiB
 ILL_CONDITIONED = 1e7  # condition of the scaled columns of X beyond which digits are lost
 
@@ -120,9 +119,8 @@ class Estimates:
         Whether the model leaves no residual though it could not fit every y.
     collapsed : tuple of (str, ndarray)
         Directions of a factor's covariance that the quick method lost.
-    taken_up : tuple of (str, ndarray)
-        Directions of a component's coefficients of which the fixed part leaves nothing, where it
-        leaves anything.
+    identification : Identification
+        What the rows cannot tell of the variances.
     kept : FittedModel or None
         What tells how sure the estimates are.
     """
@@ -150,7 +148,7 @@ class Estimates:
     n_products: int
     exact_fit: bool
     collapsed: tuple[tuple[str, Array], ...]
-    taken_up: tuple[tuple[str, Array], ...]
+    identification: Identification
     kept: FittedModel | None
 
 
@@ -197,7 +195,7 @@ def fit_model(
         fixed, crossproducts, y_scale, unit, explained = _build(
             X, y, weights, components, options, spread=moments[2]
         )
-        taken_up = _taken_up(crossproducts, components, options)
+        identification = _identification(crossproducts, components, options)
     return [
         _fit_output(
             crossproducts.for_output(j),
@@ -209,7 +207,7 @@ def fit_model(
             y_scale=float(y_scale[j]),
             unit=unit,
             explained=bool(explained[j]),
-            taken_up=taken_up,
+            identification=identification,
             moments=moments[:, j],
         )
         for j in range(y.shape[1])
@@ -261,13 +259,13 @@ def _fit_output(
     y_scale: float,
     unit: float,
     explained: bool,
-    taken_up: Sequence[Array],
+    identification: Identification,
     moments: Array,
 ) -> Estimates:
     """Estimate the variances of one response, and return everything in the user's units."""
     sigma2_scale = y_scale**2 * unit
     active = [component for component in components if component.term is not None]
-    freedom = _freedom(crossproducts, active, options, taken_up)
+    freedom = _freedom(crossproducts, active, options, identification)
     start = _start(active, options, freedom, y_scale, sigma2_scale)
     if explained and freedom.residual:
         start = Variances(1.0, tuple(np.zeros_like(S) for S in start.Sigma))
@@ -293,7 +291,7 @@ def _fit_output(
         components,
         options,
         freedom,
-        taken_up,
+        identification,
         y_scale=y_scale,
         sigma2_scale=sigma2_scale,
         explained=explained,
@@ -406,27 +404,25 @@ def _moments(y: Array, weights: Array) -> Array:
     return np.array([np.full_like(mean, np.sum(weights)), mean, spread])
 
 
-def _taken_up(
+def _identification(
     crossproducts: CrossProducts, components: Sequence[AnyComponent], options: Options
-) -> list[Array]:
-    """Directions of each term's coefficients of which the fixed part leaves nothing.
-
-    In the user's coefficients. They do not depend on the response.
-    """
+) -> Identification:
+    """What the rows cannot tell of the variances; it does not depend on the response."""
     active = [component for component in components if component.term is not None]
-    if options.method == "ml":
-        return [np.zeros((len(component.identified), 0)) for component in active]
-    return [
-        component.transform @ (taken[:, :0] if component.name in options.held else taken)
-        for component, taken in zip(active, taken_up_by_fixed(crossproducts), strict=True)
-    ]
+    return identify(
+        crossproducts,
+        [component.transform for component in active],
+        free=[component.name not in options.held for component in active],
+        residual=RESIDUAL not in options.held,
+        reml=options.method != "ml",
+    )
 
 
 def _freedom(
     crossproducts: CrossProducts,
     active: Sequence[AnyComponent],
     options: Options,
-    taken_up: Sequence[Array],
+    identification: Identification,
 ) -> Freedom:
     p = 0 if options.method == "ml" else crossproducts.n_unpenalized
     return Freedom(
@@ -434,16 +430,8 @@ def _freedom(
         residual=RESIDUAL not in options.held,
         diagonal=tuple(component.diagonal for component in active),
         dof=crossproducts.n - p,
-        directions=tuple(map(_directions, active, taken_up)),
+        directions=identification.bases,
     )
-
-
-def _directions(component: AnyComponent, taken_up: Array) -> Array:
-    """Basis of the covariances that stand for all that the criterion cannot tell from one."""
-    if component.diagonal or not taken_up.size:
-        return np.eye(len(taken_up))[:, ~np.any(taken_up != 0.0, axis=1)]
-    beside = linalg.null_space(taken_up.T)
-    return np.asarray(linalg.orth(np.linalg.solve(component.transform, beside)))
 
 
 def _start(
@@ -487,7 +475,7 @@ def _to_user_units(
     components: Sequence[AnyComponent],
     options: Options,
     freedom: Freedom,
-    taken_up: Sequence[Array],
+    identification: Identification,
     *,
     y_scale: float,
     sigma2_scale: float,
@@ -558,7 +546,10 @@ def _to_user_units(
         deviance=_deviance(fit, fixed, freedom, y_scale, options.method, exact_fit),
         n=crossproducts.n,
         response=moments,
-        n_parameters=crossproducts.n_unpenalized + n_free + (RESIDUAL not in options.held),
+        n_parameters=crossproducts.n_unpenalized
+        + n_free
+        + (RESIDUAL not in options.held)
+        - identification.n_flat,
         converged=fit.converged,
         solved=solution.solved,
         singular=fit.zero_residual
@@ -597,13 +588,8 @@ def _to_user_units(
         exact_fit=exact_fit,
         collapsed=()
         if exact_fit or options.method != "quick"
-        else _collapsed(active, Sigma, options),
-        taken_up=tuple(
-            (component.name, _of_all_coefficients(component, direction))
-            for component, taken in zip(active, taken_up, strict=True)
-            for direction in taken.T
-            if freedom.dof > 0
-        ),
+        else _collapsed(active, fit, freedom, options),
+        identification=identification,
         kept=_kept(
             FittedModel(
                 crossproducts=crossproducts,
@@ -655,7 +641,7 @@ def _deviance(
 
 
 def _is_singular(component: AnyComponent, fit: Fit, index: Mapping[str, int]) -> bool:
-    if len(component.identified) < len(component.coefficients):
+    if component.term is None:
         return True
     Sigma = fit.solution.variances.Sigma[index[component.name]]
     return bool(null_directions(Sigma).shape[1] > 0)
@@ -665,24 +651,24 @@ def _beside(component: AnyComponent, basis: Array) -> AnyComponent:
     """The component without a trace of the directions beside the basis, not even of rounding."""
     if isinstance(component, BlockComponent) or len(basis) == basis.shape[1]:
         return component
-    assert component.term is not None
-    kept = component.transform @ basis
-    kept[np.abs(kept) <= CANCELLED * (np.abs(component.transform) @ np.abs(basis))] = 0.0
-    return replace(component, term=replace(component.term, transform=kept @ basis.T))
-
-
-def _of_all_coefficients(component: AnyComponent, direction: Array) -> Array:
-    full = np.zeros(len(component.coefficients))
-    full[list(component.identified)] = direction
-    return full
+    transform = component.loadings(basis) @ basis.T
+    return replace(component, term=replace(component.term, transform=transform))
 
 
 def _collapsed(
-    active: Sequence[AnyComponent], Sigma: Mapping[str, Array], options: Options
+    active: Sequence[AnyComponent], fit: Fit, freedom: Freedom, options: Options
 ) -> tuple[tuple[str, Array], ...]:
+    """Directions in which a covariance might have variance and has none, in the user's units."""
+    Sigma = fit.solution.variances.Sigma
     return tuple(
         (component.name, direction)
-        for component in active
+        for component, S, basis in zip(active, Sigma, freedom.directions, strict=True)
         if component.name not in options.held
-        for direction in null_directions(Sigma[component.name]).T
+        for direction in _null_combinations(component, S, basis).T
     )
+
+
+def _null_combinations(component: AnyComponent, Sigma: Array, basis: Array) -> Array:
+    """Combinations (s, r) of the user's coefficients that have no variance, though they might."""
+    null = null_directions(basis.T @ Sigma @ basis)
+    return np.asarray(np.linalg.pinv(component.transform @ basis).T @ null)

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import Problem, random_problem
-from scipy import linalg, sparse
+from scipy import sparse
 
 from sklearn_mackay._blocks import make_block
 from sklearn_mackay._crossproducts import (
     CrossProducts,
     TermGram,
     build_crossproducts,
-    taken_up_by_fixed,
 )
 from sklearn_mackay._design import Term, to_dense
 
@@ -311,77 +310,3 @@ def test_sizes(rng):
     meet = {pair: len(table.row_levels) for pair, table in crossproducts.cross.items()}
     crossed = 2 * (2 * meet[0, 1] + 6 * meet[0, 2] + 3 * meet[1, 2])
     assert crossproducts.n_entries == own + fixed + crossed
-
-
-# What the fixed part takes up.
-
-
-def with_fixed_columns(problem: Problem, columns: np.ndarray, penalty: float = 0.0) -> Problem:
-    """More columns of X, without those that depend on others."""
-    X = np.column_stack([columns, problem.X])
-    _, R, order = linalg.qr(X, mode="economic", pivoting=True)
-    kept = np.sort(order[: np.sum(np.abs(np.diag(R)) > 1e-10)])
-    return replace(problem, X=X[:, kept], penalty=np.full(len(kept), penalty))
-
-
-def of_each_level(problem: Problem, k: int, w: np.ndarray) -> np.ndarray:
-    """``Z_kj w`` of every level ``j``, side by side."""
-    term = problem.terms[k]
-    return np.eye(term.n_levels)[term.codes] * (w @ term.columns)[:, None]
-
-
-@pytest.mark.parametrize("diagonal", [False, True], ids=["full", "diagonal"])
-@pytest.mark.parametrize("coordinate", [0, 1])
-def test_a_coefficient_of_every_level_is_taken_up(rng, coordinate, diagonal):
-    problem = random_problem(rng, levels=(5, 4), coefficients=(3, 2), diagonal=diagonal)
-    w = np.eye(3)[coordinate]
-    problem = with_fixed_columns(problem, of_each_level(problem, 0, w))
-    crossproducts = problem.crossproducts()
-    taken, other = taken_up_by_fixed(crossproducts)
-    assert taken.shape == (3, 1)
-    assert_close(np.abs(taken[:, 0]) / np.max(np.abs(taken)), w)
-    assert other.shape == (2, 0)
-
-
-def test_a_combination_of_coefficients_is_taken_up(rng):
-    problem = random_problem(rng, levels=(5,), coefficients=(3,))
-    w = np.array([1.0, -2.0, 0.5])
-    taking = with_fixed_columns(problem, of_each_level(problem, 0, w))
-    (found,) = taken_up_by_fixed(taking.crossproducts())
-    assert_allclose(found[:, 0] / found[0, 0], w, rtol=1e-6)  # an eigenvector: rounding by its gap
-    # With uncorrelated coefficients no variance is without meaning: each alone is identified.
-    diagonal = random_problem(rng, levels=(5,), coefficients=(3,), diagonal=True)
-    diagonal = with_fixed_columns(diagonal, of_each_level(diagonal, 0, w))
-    assert taken_up_by_fixed(diagonal.crossproducts())[0].shape == (3, 0)
-
-
-@pytest.mark.parametrize("unit", [1e-8, 1e8])
-def test_units_do_not_decide_what_is_taken_up(rng, unit):
-    problem = random_problem(rng, levels=(5,), coefficients=(2,))
-    intercepts = of_each_level(problem, 0, np.array([1.0, 0.0]))
-    (term,) = problem.terms
-    units = np.array([[1.0], [unit]])
-    problem = replace(problem, terms=(replace(term, columns=units * term.columns),))
-    (found,) = taken_up_by_fixed(with_fixed_columns(problem, intercepts).crossproducts())
-    assert found.shape == (2, 1)
-    assert abs(found[1, 0] * unit) < 1e-6 * abs(found[0, 0])
-    assert taken_up_by_fixed(problem.crossproducts())[0].shape == (2, 0)
-
-
-def test_all_of_a_factor_is_taken_up(rng):
-    problem = random_problem(rng, levels=(4,), coefficients=(2,))
-    columns = np.hstack([of_each_level(problem, 0, w) for w in np.eye(2)])
-    (found,) = taken_up_by_fixed(with_fixed_columns(problem, columns).crossproducts())
-    assert np.linalg.matrix_rank(found) == 2
-
-
-def test_what_is_nearly_fixed_is_not_taken_up(rng):
-    problem = random_problem(rng, levels=(5,), coefficients=(2,))
-    columns = of_each_level(problem, 0, np.array([1.0, 0.0]))
-    nearly = columns + 1e-4 * rng.normal(size=columns.shape)
-    for other in (nearly, columns[:, 1:] * [1, 1, 1, 0]):
-        changed = with_fixed_columns(problem, other)
-        assert taken_up_by_fixed(changed.crossproducts())[0].shape == (2, 0)
-    penalised = with_fixed_columns(problem, columns, penalty=1e-3)
-    assert taken_up_by_fixed(penalised.crossproducts())[0].shape == (2, 0)
-    assert taken_up_by_fixed(random_problem(rng, p=0).crossproducts())[0].shape == (1, 0)

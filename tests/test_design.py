@@ -13,7 +13,6 @@ from sklearn_mackay._design import (
     root_mean_square,
     row_scaled,
     to_dense,
-    varies_within_levels,
 )
 
 ATOL = 1e-13  # some roundings of numbers of order one
@@ -107,16 +106,6 @@ def test_root_mean_square_of_mixed_magnitudes_and_zeros(weights):
     peak = 1e150 * np.sqrt(weights[0] / np.sum(weights))
     assert_allclose(root_mean_square(columns, weights), [peak, peak, 1.0], rtol=SCALE_RTOL)
     assert root_mean_square(np.zeros((30, 0)), weights).shape == (0,)
-
-
-def test_varies_within_levels():
-    codes = np.array([0, 0, 1, 1, 2])
-    assert not varies_within_levels(codes, 3, np.array([1.0, 1.0, 2.0, 2.0, 3.0]))
-    assert not varies_within_levels(codes, 3, np.zeros(5))
-    assert varies_within_levels(codes, 3, np.array([1.0, 1.0, 2.0, 2.5, 3.0]))
-    assert varies_within_levels(codes, 3, np.array([1.0, np.nextafter(1.0, 2.0), 2.0, 2.0, 3.0]))
-    # One row a level can show no variation.
-    assert not varies_within_levels(np.arange(5), 5, np.arange(5.0))
 
 
 def test_random_part_looks_effects_up(rng, codes):

@@ -413,7 +413,6 @@ def test_penalised_model_with_a_factor_equals_ridge_on_its_columns(data, rng, fi
         diagonal=False,
         held=True,
         confounded=fit_intercept,
-        repeated=True,
     )
     held = {"g": np.array([[tau2]]), RESIDUAL: np.array([[sigma2]])}
     (model,) = fit_model(
