@@ -52,6 +52,7 @@ from ._inference import (
     LikelihoodRatio,
     Parameter,
     Profile,
+    Profiled,
     VarianceShares,
     Zeta,
     check_level,
@@ -61,7 +62,9 @@ from ._inference import (
     curvature,
     likelihood_ratio,
     normal_quantile,
+    profiled,
     quantile_intervals,
+    unresolved,
     variance_parameters,
     variance_shares,
     variance_zeta,
@@ -1011,7 +1014,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         -------
         dict of str to (float, float)
             Lower and upper bound, in units of the parameter. A standard deviation that may be
-            zero has the lower bound 0.
+            zero has the lower bound 0. NaN, with a warning, where a parameter has none.
 
         Raises
         ------
@@ -1063,8 +1066,11 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 else tuple(of_coefficients[p])
                 for name, p in chosen.items()
             }
-        zetas = {name: self._zeta(p, model, prepare, solve) for name, p in chosen.items()}
-        return {name: zeta.interval(level) for name, zeta in zetas.items()}
+        found = {
+            name: self._profiled(p, model, prepare, solve, level) for name, p in chosen.items()
+        }
+        _warn_of_no_profile(found)
+        return {name: one.interval for name, one in found.items()}
 
     def profile(self, parameter: str, n_points: int = 31) -> Profile:
         """Profile the criterion in one parameter, everything else re-estimated.
@@ -1108,6 +1114,9 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         if len(chosen) > 1:
             raise ValueError(f"{parameter!r} has several parameters: {', '.join(chosen)}.")
         ((name, one),) = chosen.items()
+        reason = unresolved(model, one) if isinstance(one, Parameter) else None
+        if reason:
+            raise ValueError(f"{name!r} has no profile: {reason}.")
         return self._zeta(one, model, prepare, solve).curve(name, n_points)
 
     def compare(self, other: MacKayMixedRegressor) -> LikelihoodRatio:
@@ -1380,6 +1389,14 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def _fixed_estimates(self) -> Array:
         """Intercept and coefficients of the fixed part."""
         return np.append(self.intercept_, self.coef_[self._places[FIXED]])
+
+    def _profiled(
+        self, parameter: Parameter | int, model: FittedModel, prepare: Any, solve: Any, level: float
+    ) -> Profiled:
+        reason = unresolved(model, parameter) if isinstance(parameter, Parameter) else None
+        if reason:
+            return Profiled((np.nan, np.nan), reason)
+        return profiled(partial(self._zeta, parameter, model, prepare, solve), level)
 
     def _zeta(
         self, parameter: Parameter | int, model: FittedModel, prepare: Any, solve: Any
@@ -1866,6 +1883,20 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 stacklevel=4,
             )
         return codes
+
+
+def _warn_of_no_profile(found: Mapping[str, Profiled]) -> None:
+    """Say which parameters have no interval, those of one reason together."""
+    names: dict[str, list[str]] = {}
+    for name, one in found.items():
+        if one.reason is not None:
+            names.setdefault(one.reason, []).append(name)
+    for reason, without in names.items():
+        warnings.warn(
+            f"There is no profile interval of {', '.join(without)}: {reason}.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _counted(weights: Array) -> slice | NDArray[np.bool_]:

@@ -239,16 +239,16 @@ def _directions(rows: Array) -> Array:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
-def without_profile(model: FittedModel, parameter: Parameter) -> str | None:
-    """Why a parameter has no profile, or None."""
+def unresolved(model: FittedModel, parameter: Parameter) -> str | None:
+    """Why the rows cannot tell a parameter, or None."""
     if len(parameter.coefficients) < 2:
         return None
     if np.linalg.svd(_directions(_leading(model, parameter)))[1][-1] > PARALLEL:
         return None
     return (
-        "in every row its two coefficients vary as one. A random intercept does so beside a slope "
-        "whose values are far from zero, where it is an extrapolation: subtract a typical value "
-        "from the slope"
+        "in every row its two coefficients vary as one, as a random intercept does beside a slope "
+        "with values far from zero, where it is an extrapolation: subtract a typical value from "
+        "the slope"
     )
 
 
@@ -612,6 +612,21 @@ class Profile:
     interval: tuple[float, float]
 
 
+class Profiled(NamedTuple):
+    """An interval from a profile.
+
+    Attributes
+    ----------
+    interval : tuple of float
+        Bounds; NaN where there are none.
+    reason : str or None
+        Why not.
+    """
+
+    interval: tuple[float, float]
+    reason: str | None
+
+
 class Zeta:
     """Signed root of the deviance's rise, as a function of one parameter's value.
 
@@ -677,6 +692,29 @@ class Zeta:
         values = np.unique(np.append(np.linspace(lower, upper, n_points), self.estimate))
         zeta = np.array([self(float(value)) for value in values])
         return Profile(name, values, zeta, self.estimate, self.interval(0.95))
+
+
+def profiled(find: Callable[[], Zeta], level: float) -> Profiled:
+    """Interval of one parameter, whatever its profile is like.
+
+    Parameters
+    ----------
+    find : callable
+        Makes the profile.
+    level : float
+        Probability.
+
+    Returns
+    -------
+    Profiled
+        NaN with a reason where the numbers give out, so that other parameters have their intervals.
+    """
+    try:
+        interval = find().interval(level)
+    except (ArithmeticError, np.linalg.LinAlgError) as error:
+        return Profiled((np.nan, np.nan), f"the equations are singular on the way ({error})")
+    is_known = not np.any(np.isnan(interval))
+    return Profiled(interval, None if is_known else "rounding hides how the criterion rises")
 
 
 def variance_zeta(model: FittedModel, solve: Solve, parameter: Parameter) -> Zeta:

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from reference_data import DATA, read_table
+from reference_data import DATA, load_reference, read_table
 from scipy import optimize, stats
 from test_estimator import Data
 
 from sklearn_mackay import MacKayMixedRegressor
 from sklearn_mackay._criterion import deviance
-from sklearn_mackay._inference import Coordinates, variance_parameters
+from sklearn_mackay._inference import Coordinates, Zeta, profiled, variance_parameters
 from sklearn_mackay.kernels.engine import exact_solver
 
 LME4: dict[str, Any] = json.loads((DATA / "inference.json").read_text())
@@ -562,3 +562,64 @@ def test_a_penalty_has_no_model_to_draw_from(data):
     model = MacKayMixedRegressor(groups="a", alpha=1.0).fit(data.frame[["x", "a"]], data.y)
     with pytest.raises(ValueError, match="a penalty has no model"):
         model.confint("a", method="bootstrap")
+
+
+# Slopes far from zero.
+
+OFFSET_RTOL = 1e-5  # of a bound: two searches, in coordinates that differ by the offset
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("offset", [1e3, 1e6, 1e8, 1.7e9])
+def test_profiles_do_not_depend_on_where_slopes_have_their_zero(offset):
+    reference = load_reference("sleepstudy")
+    fit = {"groups": "Subject", "random_slopes": {"Subject": ["Days"]}}
+    model = MacKayMixedRegressor(**fit).fit(reference.frame, reference.y)
+    far = MacKayMixedRegressor(**fit)
+    far.fit(reference.frame.assign(Days=reference.frame["Days"] + offset), reference.y)
+    names = ["sd(Subject: Days)", "sd(residual)"]
+    expected = model.confint(names)
+    if offset > 1e4:
+        with pytest.warns(UserWarning, match=r"of cor\(Subject: intercept, Days\): in every row"):
+            found = far.confint()
+        assert np.all(np.isnan(found["cor(Subject: intercept, Days)"]))
+        with pytest.raises(ValueError, match=r"'cor\(Subject: intercept, Days\)' has no profile"):
+            far.profile("cor(Subject: intercept, Days)")
+    else:
+        found = far.confint()
+        # 1 + cor falls with the square of the offset.
+        at_hundred = MacKayMixedRegressor(**fit)
+        at_hundred.fit(reference.frame.assign(Days=reference.frame["Days"] + 100), reference.y)
+        name = "cor(Subject: intercept, Days)"
+        ratio = (1 + np.array(found[name])) / (1 + np.array(at_hundred.confint(name)[name]))
+        assert_allclose(ratio, (104.5 / (offset + 4.5)) ** 2, rtol=0.1)
+    for name in names:
+        assert_allclose(found[name], expected[name], rtol=OFFSET_RTOL)
+    # Far from the data a subject's level at zero is its slope times the distance.
+    of_slope = np.array(expected["sd(Subject: Days)"])
+    bounds = np.array(found["sd(Subject: intercept)"])
+    assert_allclose(bounds / (offset + 4.5), of_slope, rtol=max(10 / offset, OFFSET_RTOL))
+
+
+def test_a_profile_that_cannot_be_followed_does_not_end_the_others():
+    def singular():
+        raise np.linalg.LinAlgError("Singular matrix")
+
+    for fails in (singular, lambda: 1 / 0):
+        interval, reason = profiled(fails, 0.95)
+        assert np.all(np.isnan(interval))
+        assert reason.startswith("the equations are singular on the way")
+    flat = Zeta(lambda value: -1.0 if value < 1.5 else np.nan, 1.0, 0.0, 2.0, 0.1)
+    assert profiled(lambda: flat, 0.95).interval[0] == 0.0
+
+
+@pytest.mark.slow
+def test_a_residual_variance_near_zero_ends_no_profile(rng):
+    # One row a level: without a residual variance V is as regular as with one.
+    X, precision = pd.DataFrame({"g": np.arange(13)}), rng.uniform(1, 30, size=13)
+    y = rng.normal(size=13) * np.sqrt(0.3 + 1 / precision)
+    model = MacKayMixedRegressor("g", weight_type="precision").fit(X, y, sample_weight=precision)
+    intervals = model.confint()
+    assert set(intervals) == {"sd(g: intercept)", "sd(residual)"}
+    assert intervals["sd(residual)"][0] == 0.0
+    assert np.all(np.isfinite(list(intervals.values())))
