@@ -78,7 +78,15 @@ from ._progress import progress
 from ._roles import ColumnRoles, FactorColumns, resolve_roles
 from ._solution import Engine
 from ._summary import Summary, summarise
-from ._validation import Labels, Table, read_groups, read_table, read_target, read_weights
+from ._validation import (
+    Labels,
+    Table,
+    check_in_memory,
+    read_groups,
+    read_table,
+    read_target,
+    read_weights,
+)
 
 Array = NDArray[np.float64]
 
@@ -343,6 +351,9 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             For a parameter outside its values, a column that does not exist or is not numeric,
             NaN or infinity outside grouping columns, a negative weight, a factor with one level,
             or two with the same levels; the estimator is then as before.
+        TypeError
+            For a table that is not in memory, such as a lazy frame, or names of columns in several
+            parts.
 
         Warns
         -----
@@ -879,6 +890,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         >>> float(model.cv_predict(X, y, folds).log_density.sum().round(1))
         -881.2
         """
+        check_in_memory(X, "X")
+        check_in_memory(y, "y")
         folds = [np.asarray(test) for _, test in check_cv(cv).split(X, y, split_groups)]
         rows = np.concatenate([np.zeros(0, dtype=np.intp), *folds])
         if not np.array_equal(np.sort(rows), np.arange(len(y))):
@@ -897,6 +910,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self._require_one_output()
         self._require_errors()
         self._require_labels(groups)
+        check_in_memory(y, "y")
         if np.ndim(y) != 1:
             raise ValueError(f"This needs y of shape (n_samples,), got {np.shape(y)}.")
         twin = clone(self).set_params(
@@ -1438,6 +1452,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         >>> round(model.score(X, y), 3)
         0.726
         """
+        check_in_memory(y, "y")
+        check_in_memory(sample_weight, "sample_weight")
         return float(r2_score(y, self.predict(X, groups), sample_weight=sample_weight))
 
     def get_metadata_routing(self) -> Any:

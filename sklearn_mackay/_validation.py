@@ -23,6 +23,19 @@ LARGEST_NORM = 1e153  # of y: its square is a floating point number
 # `float` accepts some strings, but "1.5" is a label all the same.
 _LABEL_TYPES = (str, bytes, date, timedelta, np.datetime64, np.timedelta64)
 
+# What makes a table in memory, by the library that a type comes from or by the type itself.
+_COLLECT = {
+    "RecordBatch": "`pyarrow.Table.from_batches([{0}])`",
+    "RecordBatchReader": "`{0}.read_all()`",
+    "polars": "`{0}.collect()`",
+    "narwhals": "`{0}.collect()`",
+    "duckdb": "`{0}.df()` or `{0}.pl()`",
+    "dask": "`{0}.compute()`",
+    "ibis": "`{0}.to_pandas()` or `{0}.to_polars()`",
+    "pyspark": "`{0}.toPandas()`",
+    "sqlframe": "`{0}.toPandas()`",
+}
+
 
 @dataclass(frozen=True)
 class Table:
@@ -184,8 +197,13 @@ def read_table(estimator: Any, X: Any, *, reset: bool) -> Table:
     -------
     table : Table
         The columns.
+
+    Raises
+    ------
+    TypeError
+        For a table that is not in memory, or names of columns in several parts.
     """
-    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    frame = _read_native(X, "X")
     if isinstance(frame, nw.DataFrame):
         table = _frame_table(frame)
         if table.names is not None and _get_feature_names(X) is None:
@@ -231,7 +249,7 @@ def read_groups(groups: Any, n_rows: int) -> tuple[tuple[str, ...], tuple[Labels
             "`groups` must not be a dict, since cross-validation does not split dicts by row: "
             "pass a data frame with one column for each factor."
         )
-    native = nw.from_native(groups, eager_only=True, allow_series=True, pass_through=True)
+    native = _read_native(groups, "groups")
     if isinstance(native, nw.Series):
         native = native.to_frame()
     if isinstance(native, nw.DataFrame):
@@ -264,6 +282,7 @@ def read_target(estimator: Any, y: Any, n_rows: int) -> NDArray[np.float64]:
             f"This {type(estimator).__name__} estimator requires y to be passed, "
             "but the target y is None."
         )
+    check_in_memory(y, "y")
     target: NDArray[Any] = check_array(y, ensure_2d=False, input_name="y", estimator=estimator)
     if target.ndim != 2:
         target = column_or_1d(target)
@@ -284,6 +303,7 @@ def read_target(estimator: Any, y: Any, n_rows: int) -> NDArray[np.float64]:
 
 def read_weights(sample_weight: Any, n_rows: int) -> NDArray[np.float64]:
     """Read weights of shape (n_rows,): finite, none negative, not all zero; None gives ones."""
+    check_in_memory(sample_weight, "sample_weight")
     weights: NDArray[np.float64] = _check_sample_weight(
         sample_weight, np.empty(n_rows), dtype=np.float64
     )
@@ -292,6 +312,52 @@ def read_weights(sample_weight: Any, n_rows: int) -> NDArray[np.float64]:
     if not weights.any():
         raise ValueError("Sample weights must contain at least one non-zero number.")
     return weights
+
+
+def check_in_memory(values: Any, name: str) -> None:
+    """Refuse tables whose rows are yet to be computed, and others that no array can be made of.
+
+    Parameters
+    ----------
+    values : object
+        What the user gave.
+    name : str
+        What for: "X", "y", "groups", "sample_weight".
+
+    Raises
+    ------
+    TypeError
+        For a lazy frame, a relation of a database or a batch; it says how to make a table of it.
+    """
+    if isinstance(_eager(values), (nw.DataFrame, nw.Series)):
+        return
+    kind = type(values)
+    protocols = ("__dataframe__", "__arrow_c_stream__")
+    if any(hasattr(kind, protocol) for protocol in protocols) or isinstance(
+        nw.from_native(values, pass_through=True), nw.LazyFrame
+    ):
+        library = kind.__module__.split(".")[0].strip("_")
+        cure = _COLLECT.get(kind.__name__) or _COLLECT.get(library)
+        raise TypeError(
+            f"`{name}` is a {kind.__name__} of {library}, which is no table in memory: give "
+            f"{(cure or 'a pandas, polars or pyarrow table made of it').format(name)}."
+        )
+
+
+def _eager(values: Any) -> Any:
+    return nw.from_native(values, eager_only=True, allow_series=True, pass_through=True)
+
+
+def _read_native(values: Any, name: str) -> Any:
+    """A data frame or series in narwhals, anything else as it is."""
+    check_in_memory(values, name)
+    if getattr(getattr(values, "columns", None), "nlevels", 1) > 1:
+        raise TypeError(
+            f"The columns of `{name}` have names in several parts (a MultiIndex), which no "
+            f'parameter can name: flatten them by `{name}.columns = ["_".join(map(str, parts)) '
+            f"for parts in {name}.columns]`."
+        )
+    return _eager(values)
 
 
 def _frame_table(frame: nw.DataFrame[Any]) -> Table:

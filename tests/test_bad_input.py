@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
@@ -653,6 +654,35 @@ def test_bad_numbers_at_predict(data):
         model.predict(data.frame.assign(x=np.nan))
     with pytest.raises(ValueError, match="not numeric: 'x'"):
         model.predict(data.frame.assign(x="a"))
+
+
+def test_a_table_that_is_not_in_memory_is_refused_in_every_method(data):
+    model = by_subject(store_covariance=True).fit(data.frame, data.y)
+    lazy, y = pl.LazyFrame(data.frame.to_dict("list")), pl.LazyFrame({"y": data.y})
+    for call in (
+        lambda: by_subject().fit(lazy, data.y),
+        lambda: model.predict(lazy),
+        lambda: model.predict_interval(lazy),
+        lambda: model.predict_components(lazy),
+        lambda: model.sample_y(lazy),
+        lambda: model.score(lazy, data.y),
+        lambda: model.loo_predict(lazy, data.y),
+        lambda: model.logo_predict(lazy, data.y, "subject"),
+        lambda: model.cv_predict(lazy, data.y),
+    ):
+        with pytest.raises(TypeError, match="`X` is a LazyFrame of polars, .* `X.collect"):
+            call()
+    for call in (
+        lambda: by_subject().fit(data.frame, y),
+        lambda: model.score(data.frame, y),
+        lambda: model.loo_predict(data.frame, y),
+        lambda: model.cv_predict(data.frame, y),
+    ):
+        with pytest.raises(TypeError, match="`y` is a LazyFrame of polars, .* `y.collect"):
+            call()
+    for call in (by_subject().fit, model.score):
+        with pytest.raises(TypeError, match="`sample_weight` is a LazyFrame of polars"):
+            call(data.frame, data.y, sample_weight=y)
 
 
 def test_unknown_effects_at_predict(data):

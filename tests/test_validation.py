@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
+import narwhals as nw
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -427,3 +429,111 @@ def test_read_weights(weights, expected):
 def test_malformed_weights(weights, message):
     with pytest.raises(ValueError, match=message):
         read_weights(weights, 2)
+
+
+# Tables that are not in memory.
+
+
+def lazy(library: str, frame: Any) -> Any:
+    """A table of a library whose rows are yet to be computed; skips where it is not installed."""
+    if library == "polars":
+        return pl.LazyFrame(frame.to_dict("list"))
+    if library == "dask":
+        return pytest.importorskip("dask.dataframe").from_pandas(frame, npartitions=1)
+    if library == "duckdb":
+        return pytest.importorskip("duckdb").from_df(frame)
+    if library == "ibis":
+        return pytest.importorskip("ibis").memtable(frame)
+    arrow = pytest.importorskip("pyarrow")
+    batch = arrow.RecordBatch.from_pandas(frame)
+    return batch if library == "batch" else arrow.Table.from_batches([batch]).to_reader()
+
+
+LAZY = {
+    "polars": ("LazyFrame of polars", "`{0}.collect()`"),
+    "dask": ("DataFrame of dask", "`{0}.compute()`"),
+    "duckdb": ("DuckDBPyRelation of duckdb", "`{0}.df()` or `{0}.pl()`"),
+    "ibis": ("Table of ibis", "`{0}.to_pandas()` or `{0}.to_polars()`"),
+    "batch": ("RecordBatch of pyarrow", "`pyarrow.Table.from_batches([{0}])`"),
+    "reader": ("RecordBatchReader of pyarrow", "`{0}.read_all()`"),
+}
+
+
+class Exchanged:
+    """A table of an unknown library that has the interchange protocol."""
+
+    def __dataframe__(self):
+        raise NotImplementedError
+
+
+class Streamed:
+    """A table of an unknown library that has Arrow's protocol."""
+
+    def __arrow_c_stream__(self):
+        raise NotImplementedError
+
+
+# ibis asks for an option that pandas is about to drop.
+of_ibis = pytest.mark.filterwarnings("ignore:The 'future.infer_string' option is deprecated")
+
+READERS = {
+    "X": table_of,
+    "groups": lambda values: read_groups(values, 3),
+    "y": lambda values: read_target(Estimator(), values, 3),
+    "sample_weight": lambda values: read_weights(values, 3),
+}
+
+
+@of_ibis
+@pytest.mark.parametrize(("name", "read"), READERS.items(), ids=READERS)
+@pytest.mark.parametrize("library", LAZY)
+def test_a_table_that_is_not_in_memory_is_named_with_the_cure(library, name, read):
+    kind, cure = LAZY[library]
+    with pytest.raises(TypeError) as error:
+        read(lazy(library, pd.DataFrame({"x": [1.0, 2.0, 3.0]})))
+    expected = f"`{name}` is a {kind}, which is no table in memory: give {cure.format(name)}."
+    assert str(error.value) == expected
+
+
+@pytest.mark.parametrize(("name", "read"), READERS.items(), ids=READERS)
+@pytest.mark.parametrize("kind", [Exchanged, Streamed])
+def test_a_table_of_an_unknown_library_is_not_in_memory(kind, name, read):
+    message = f"`{name}` is a {kind.__name__} of test_validation, which is no table in memory: give"
+    with pytest.raises(TypeError, match=f"{message} a pandas, polars or pyarrow table made of it"):
+        read(kind())
+
+
+@of_ibis
+@pytest.mark.parametrize(
+    ("library", "cure"),
+    [
+        ("polars", lambda X: X.collect()),
+        ("dask", lambda X: X.compute()),
+        ("duckdb", lambda X: X.df()),
+        ("duckdb", lambda X: X.pl()),
+        ("ibis", lambda X: X.to_pandas()),
+        ("ibis", lambda X: X.to_polars()),
+        ("batch", lambda X: pytest.importorskip("pyarrow").Table.from_batches([X])),
+        ("reader", lambda X: X.read_all()),
+    ],
+)
+def test_the_cure_makes_a_table(library, cure):
+    table = table_of(cure(lazy(library, pd.DataFrame({"x": [1.0, 2.0, 3.0]}))))
+    assert table.names == ("x",)
+    assert_array_equal(table.numeric([0]), [[1.0], [2.0], [3.0]])
+
+
+@pytest.mark.parametrize("name", ["X", "groups"])
+def test_names_in_several_parts_are_refused(name):
+    frame = pd.DataFrame(np.eye(3, 2), columns=pd.MultiIndex.from_tuples([("a", 1), ("a", 2)]))
+    with pytest.raises(TypeError, match=f"The columns of `{name}` have names in several parts"):
+        READERS[name](frame)
+    frame.columns = ["_".join(map(str, parts)) for parts in frame.columns]
+    assert table_of(frame).names == ("a_1", "a_2")
+
+
+def test_a_table_in_narwhals_is_taken():
+    table = table_of(nw.from_native(pl.DataFrame({"x": [1.0, 2.0]})))
+    assert table.names == ("x",)
+    with pytest.raises(TypeError, match="`X` is a LazyFrame of narwhals, .* `X.collect"):
+        table_of(nw.from_native(pl.LazyFrame({"x": [1.0, 2.0]})))
