@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
@@ -38,10 +37,12 @@ from ._export import from_text, to_text
 from ._fitted import FittedModel, LevelRows
 from ._grouping import (
     Grouping,
+    Labels,
     encode,
     learn_grouping,
     number_unseen,
-    same_kind,
+    rounding,
+    unlike,
     unseen_labels,
 )
 from ._held_out import HeldOut, hold_out
@@ -72,6 +73,7 @@ from ._inference import (
     with_intercept_std,
     without_intercept,
 )
+from ._machine import warn_user
 from ._messages import combination, unidentified
 from ._model import ILL_CONDITIONED, Estimates, Options, fit_model
 from ._progress import progress
@@ -79,7 +81,6 @@ from ._roles import ColumnRoles, FactorColumns, resolve_roles
 from ._solution import Engine
 from ._summary import Summary, summarise
 from ._validation import (
-    Labels,
     Table,
     check_in_memory,
     read_groups,
@@ -215,7 +216,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     random_effects_std_ : dict of str to ndarray of shape (n_levels, s)
         Standard deviation of their error, which that of the fixed effects is part of.
     group_levels_ : dict of str to ndarray of shape (n_levels,)
-        Labels of each factor's levels.
+        Labels of each factor's levels; times with a time zone as they are in UTC.
     effective_dof_ : dict of str to float
         MacKay's effective number of parameters, ``gamma``, of each factor and feature block.
     log_likelihood_ : float
@@ -362,7 +363,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             direction of a covariance.
         UserWarning
             Where fixed features are collinear, a variance is not identified or rests on two
-            levels, or the model fits y exactly.
+            levels, the model fits y exactly, or ids of a grouping factor are rounded as floats.
 
         Examples
         --------
@@ -423,7 +424,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         fitted["_models"] = models or None
         fitted["_fixed_names"] = ("intercept", *(table.name(c) for c in roles.fixed))
         self._keep(fitted, table, roles, groupings, shell)
-        self._warn(estimates, components)
+        self._warn(estimates, components, groupings)
         return self
 
     def predict(
@@ -462,8 +463,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            Where `fit` was given `groups` and they are missing here; where no label of a factor is
-            known, and numbers stand against strings.
+            Where `fit` was given `groups` and they are missing here; where labels are of another
+            kind or spelling than those that `fit` saw, or ids are rounded as floats.
 
         Examples
         --------
@@ -938,12 +939,10 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         held = hold_out(model, known, target, residual, weights, noise, folds_of(new))
         n_lost = int(np.sum(np.isnan(held.mean)))
         if n_lost:
-            warnings.warn(
+            warn_user(
                 f"{n_lost} of the rows cannot be predicted without their fold, which alone "
                 "determines a fixed effect: they are NaN. Remove fixed features that are zero "
-                "elsewhere.",
-                UserWarning,
-                stacklevel=3,
+                "elsewhere."
             )
         return held
 
@@ -1658,9 +1657,17 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         # One assignment: an interrupt leaves the old fit or the new one.
         self.__dict__ = {**kept, **fitted, **columns}
 
-    def _warn(self, outputs: Sequence[Estimates], components: Sequence[AnyComponent]) -> None:
+    def _warn(
+        self,
+        outputs: Sequence[Estimates],
+        components: Sequence[AnyComponent],
+        groupings: Sequence[Grouping],
+    ) -> None:
+        rounded = [rounding(grouping.name, grouping.column_levels) for grouping in groupings]
         said: list[tuple[str, type[Warning]]] = [
-            (message, UserWarning) for c in components for message in c.warnings
+            (message, UserWarning)
+            for message in (*rounded, *(message for c in components for message in c.warnings))
+            if message
         ]
         said += self._fixed_part_warnings(outputs[0])
         active = [component for component in components if component.term is not None]
@@ -1673,7 +1680,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 for message, category in self._output_warnings(estimates, components)
             ]
         for message, category in said:
-            warnings.warn(message, category, stacklevel=3)
+            warn_user(message, category)
 
     def _fixed_part_warnings(self, estimates: Estimates) -> list[tuple[str, type[Warning]]]:
         if len(estimates.dropped):
@@ -1857,13 +1864,11 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             ]
         if groups is None:
             if chosen:
-                warnings.warn(
+                warn_user(
                     "This model was fitted with `fit(X, y, groups=...)` and predicts without "
                     "groups: the prediction leaves out the random effects. Scorers given by name "
                     "and GridSearchCV.predict never pass groups; name grouping columns of X in "
-                    "the constructor instead, or set effects='population'.",
-                    UserWarning,
-                    stacklevel=4,
+                    "the constructor instead, or set effects='population'."
                 )
             return []
         names, arrays = read_groups(groups, table.n_rows)
@@ -1883,21 +1888,27 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _encode(self, grouping: Grouping, labels: Sequence[Labels]) -> NDArray[np.integer[Any]]:
         codes = encode(grouping, labels)
+        rounded = rounding(grouping.name, _not_rounded_in_fit(grouping, labels))
+        differs = unlike(grouping, codes, labels)
         if self.unknown_groups == "error":
             unseen = unseen_labels(codes, labels)
             if unseen:
+                named = ", ".join(map(repr, unseen[:5]))
+                if differs:
+                    named += f", which are {differs[0]}, where it saw {differs[1]}"
                 raise ValueError(
-                    f"Grouping factor {grouping.name!r} has labels not seen in fit: "
-                    f"{', '.join(map(repr, unseen[:5]))}. Set unknown_groups='population' to "
-                    "predict them without an effect."
+                    f"Grouping factor {grouping.name!r} has labels not seen in fit: {named}. Set "
+                    "unknown_groups='population' to predict them without an effect."
                 )
-        elif len(codes) and codes.max() < 0 and not same_kind(grouping, labels):
-            warnings.warn(
-                f"No label of grouping factor {grouping.name!r} was seen in fit, and numbers stand "
-                "against strings: give labels of the kind that `fit` saw.",
-                UserWarning,
-                stacklevel=4,
+        if differs:
+            given, seen = differs
+            warn_user(
+                f"Grouping factor {grouping.name!r} was given {given}, which `fit` never saw; it "
+                f"saw {seen}. These rows are predicted as unknown levels: give labels as `fit` "
+                "saw them."
             )
+        elif rounded:
+            warn_user(rounded)
         return codes
 
 
@@ -1908,11 +1919,16 @@ def _warn_of_no_profile(found: Mapping[str, Profiled]) -> None:
         if one.reason is not None:
             names.setdefault(one.reason, []).append(name)
     for reason, without in names.items():
-        warnings.warn(
-            f"There is no profile interval of {', '.join(without)}: {reason}.",
-            UserWarning,
-            stacklevel=3,
-        )
+        warn_user(f"There is no profile interval of {', '.join(without)}: {reason}.")
+
+
+def _not_rounded_in_fit(grouping: Grouping, columns: Sequence[Labels]) -> list[Labels]:
+    """Columns of labels whose levels are no floating point numbers, of which `fit` has warned."""
+    return [
+        labels
+        for labels, levels in zip(columns, grouping.column_levels, strict=True)
+        if levels.dtype.kind != "f"
+    ]
 
 
 def _counted(weights: Array) -> slice | NDArray[np.bool_]:

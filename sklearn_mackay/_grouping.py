@@ -1,14 +1,17 @@
 """Labels to levels and codes: learned once in `fit`, looked up again in `predict`.
 
 Labels compare by value and the kind is remembered: 1, 1.0 and True are one label, "1" is
-another. The code of a label never depends on the other rows of the batch.
+another. Times compare by the instant where they have a time zone, by what the clock shows where
+they have none, and the two are different kinds. The code of a label never depends on the other rows
+of the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from datetime import date, datetime, timedelta, timezone
+from itertools import islice, repeat
 from numbers import Number
 from typing import Any
 
@@ -20,6 +23,13 @@ Codes = NDArray[np.integer[Any]]
 
 _WIDEST = {"b": np.int64, "i": np.int64, "u": np.uint64, "f": np.float64}
 _NUMBERS = (Number, np.bool_)
+_TIMES = (date, timedelta, np.datetime64, np.timedelta64)
+_UTC = "utc"  # the one field of an array of times that have a time zone
+_TRIED = 1000  # new labels whose spelling is looked at: a column that is spelled otherwise shows it
+
+NUMBERS, STRINGS, DURATIONS = "numbers", "strings", "durations"
+CLOCKS, INSTANTS = "times without a time zone", "times with a time zone"
+_KIND_OF_DTYPE = {**dict.fromkeys("biufc", NUMBERS), "U": STRINGS, "M": CLOCKS, "m": DURATIONS}
 
 
 @dataclass(frozen=True)
@@ -49,9 +59,9 @@ class Grouping:
 
     @property
     def labels(self) -> Labels:
-        """Label of each level; of an interaction an object array of tuples."""
+        """Label of each level; of an interaction an object array of tuples; zoned times in UTC."""
         if self.combinations is None:
-            return self.column_levels[0]
+            return _without_zone(self.column_levels[0])
         codes = np.unravel_index(self.combinations, _shape(self.column_levels))
         columns = (
             _to_list(levels[code]) for levels, code in zip(self.column_levels, codes, strict=True)
@@ -83,6 +93,7 @@ def learn_grouping(name: str, columns: Sequence[Labels]) -> tuple[Grouping, Code
     TypeError
         If labels cannot be compared with each other.
     """
+    columns = [_normalise(labels) for labels in columns]
     column_levels = tuple(_learn_levels(name, labels) for labels in columns)
     column_codes = _column_codes(column_levels, columns)
     missing = np.min(column_codes, axis=0) < 0
@@ -155,23 +166,76 @@ def number_unseen(codes: Codes, columns: Sequence[Labels]) -> Codes:
     return numbered
 
 
-def same_kind(grouping: Grouping, columns: Sequence[Labels]) -> bool:
-    """Whether any label of each column is of a kind, number or string, that `fit` saw there."""
-    return all(
-        not kinds or bool(kinds & {_kind_and_value(level)[0] for level in _to_list(levels)})
-        for levels, kinds in zip(
-            grouping.column_levels,
-            (
-                {_kind_and_value(x)[0] for x in _to_list(column) if not _is_missing(x)}
-                for column in columns
-            ),
-            strict=True,
-        )
-    )
+def in_utc(labels: Labels) -> Labels:
+    """Mark times as instants in UTC, so that they are no equals of times without a time zone."""
+    return labels.view([(_UTC, labels.dtype)])
+
+
+def unlike(grouping: Grouping, codes: Codes, columns: Sequence[Labels]) -> tuple[str, str] | None:
+    """Tell labels which `fit` may have seen as another kind, or spelled in another way.
+
+    Parameters
+    ----------
+    grouping : Grouping
+        The levels learned in `fit`.
+    codes : ndarray of shape (n,)
+        From `encode`.
+    columns : sequence of ndarray of shape (n,)
+        The labels.
+
+    Returns
+    -------
+    given, seen : str
+        A phrase for each of the two; None where all that was not seen is new.
+    """
+    rows = np.flatnonzero(codes < 0)
+    for levels, column in zip(grouping.column_levels, columns, strict=True):
+        labels = _normalise(column[rows])
+        seen, given = _examples(levels), _examples(labels)
+        strange = {kind: label for kind, label in given.items() if kind not in seen}
+        if strange:
+            return _phrase(dict([next(iter(strange.items()))])), _phrase(seen)
+        if grouping.combinations is not None:
+            labels = labels[_find(levels, labels) < 0]
+        respelled = _respelled(levels, labels)
+        if respelled:
+            return respelled
+    return None
+
+
+def rounding(name: str, columns: Sequence[Labels]) -> str | None:
+    """What to say of floating point labels so large that neighbouring whole numbers are one.
+
+    Parameters
+    ----------
+    name : str
+        Name of the factor.
+    columns : sequence of ndarray
+        Labels.
+
+    Returns
+    -------
+    str or None
+        None where there are no such labels.
+    """
+    for labels in columns:
+        for kind, floats in _floats(labels):
+            limit = 2 ** (np.finfo(kind).nmant + 1)
+            if np.any(np.isfinite(floats) & (np.abs(floats) >= limit)):
+                message = (
+                    f"Grouping factor {name!r} has floating point labels ({kind.__name__}) of "
+                    f"{limit} or more, where neighbouring whole numbers are one number: different "
+                    "ids may be one level. Read ids as integers (dtype 'Int64' in pandas, if some "
+                    "are missing) or as strings."
+                )
+                return message
+    return None
 
 
 def _learn_levels(name: str, labels: Labels) -> Labels:
     """Sorted distinct labels without the missing ones; numbers come before strings."""
+    if _is_utc(labels):
+        return in_utc(_learn_levels(name, labels[_UTC]))
     if labels.dtype.kind in "iuf" and labels.size:
         whole = _whole_numbers(labels)
         if whole is not None:
@@ -181,7 +245,7 @@ def _learn_levels(name: str, labels: Labels) -> Labels:
         return levels[~np.isnan(levels)]
     try:
         distinct = {label for label in set(labels.tolist()) if not _is_missing(label)}
-        return _compact(sorted(distinct, key=_kind_and_value))
+        return _compact(sorted({_key(label): label for label in distinct}.values(), key=_sort_key))
     except TypeError as error:
         types = ", ".join(sorted({type(label).__name__ for label in labels.tolist()}))
         raise TypeError(
@@ -198,11 +262,161 @@ def _is_missing(label: Any) -> bool:
     return not (isinstance(equals_itself, (bool, np.bool_)) and equals_itself)
 
 
-def _kind_and_value(label: Any) -> tuple[str, Any]:
-    """Sort key which never compares a number with a string."""
+def _kind(label: Any) -> str:
+    """The kind of a label in the plural; labels of two kinds are never equal."""
+    if isinstance(label, (timedelta, np.timedelta64)):  # NumPy's is a number too
+        return DURATIONS
     if isinstance(label, _NUMBERS):
-        return "", label
-    return "str" if isinstance(label, str) else type(label).__name__, label
+        return NUMBERS
+    if isinstance(label, str):
+        return STRINGS
+    if isinstance(label, datetime) and label.utcoffset() is not None:
+        return INSTANTS
+    if isinstance(label, (date, np.datetime64)):
+        return CLOCKS
+    return f"labels of type {type(label).__name__}"
+
+
+def _sort_key(label: Any) -> tuple[str, Any]:
+    """Sort key which never compares a number with a string."""
+    kind = _kind(label)
+    return "" if kind == NUMBERS else kind, _key(label)
+
+
+def _key(label: Any) -> Any:
+    """A label as what equal labels share: times of several types and units hash differently."""
+    if not isinstance(label, _TIMES) or _is_missing(label):
+        return label
+    return _time_key(_kind(label), _numpy_time(label))
+
+
+def _time_key(kind: str, time: np.datetime64 | np.timedelta64) -> tuple[str, int, int]:
+    """Kind, microseconds, and the nanoseconds beyond them."""
+    letter = time.dtype.kind
+    microseconds = time.astype(f"{letter}8[us]")
+    rest = (time - microseconds).astype("m8[ns]")
+    return kind, int(microseconds.astype(np.int64)), int(rest.astype(np.int64))
+
+
+def _numpy_time(label: Any) -> Any:
+    """A date, time or duration of Python, pandas or NumPy in NumPy; in UTC if it has a zone."""
+    for of_pandas in ("to_datetime64", "to_timedelta64"):
+        if hasattr(label, of_pandas):
+            return getattr(label, of_pandas)()
+    if isinstance(label, (timedelta, np.timedelta64)):
+        return np.timedelta64(label)
+    if isinstance(label, datetime) and label.utcoffset() is not None:
+        label = label.astimezone(timezone.utc).replace(tzinfo=None)
+    return np.datetime64(label)
+
+
+def _has_times(labels: Labels) -> bool:
+    return any(issubclass(kind, _TIMES) for kind in set(map(type, labels.tolist())))
+
+
+def _normalise(labels: Labels) -> Labels:
+    """Objects that are all times, or all durations, as an array of these; others as given."""
+    if labels.dtype != object:
+        return labels
+    kinds = set(map(type, labels.tolist()))
+    integers = {k for k in kinds if issubclass(k, (np.integer, np.bool_))} - {np.timedelta64}
+    if integers:  # a Decimal raises where it is compared with one of NumPy
+        labels = _object_array([x.item() if type(x) in integers else x for x in labels])
+    if not _has_times(labels):
+        return labels
+    missing = np.fromiter(map(_is_missing, labels), dtype=bool, count=labels.size)
+    said = set(map(_kind, labels[~missing]))
+    if len(said) != 1 or not said <= {CLOCKS, INSTANTS, DURATIONS}:
+        return labels
+    times = np.array([_numpy_time(label) for label in labels[~missing]])
+    array = np.full(labels.shape, "NaT", dtype=times.dtype)
+    array[~missing] = times
+    return in_utc(array) if said == {INSTANTS} else array
+
+
+def _is_utc(labels: Labels) -> bool:
+    return labels.dtype.names == (_UTC,)
+
+
+def _without_zone(labels: Labels) -> Labels:
+    return labels[_UTC] if _is_utc(labels) else labels
+
+
+def _examples(labels: Labels) -> dict[str, Any]:
+    """A label of each kind, missing ones aside."""
+    kind = INSTANTS if _is_utc(labels) else _KIND_OF_DTYPE.get(labels.dtype.kind)
+    if kind:
+        known = (label for label in _without_zone(labels) if not _is_missing(label))
+        first = next(known, None)
+        if first is None:
+            return {}
+        return {kind: first if isinstance(first, _TIMES) else first.item()}
+    examples: dict[str, Any] = {}
+    for label in labels.tolist():
+        if not _is_missing(label):
+            examples.setdefault(_kind(label), label)
+    return examples
+
+
+def _phrase(examples: dict[str, Any]) -> str:
+    return " and ".join(
+        f"{kind} such as {label if isinstance(label, _TIMES) else repr(label)}"
+        for kind, label in examples.items()
+    )
+
+
+def _respelled(levels: Labels, labels: Labels) -> tuple[str, str] | None:
+    """A label and the level that is the same but for zeros, a decimal point or blanks."""
+    kinds: tuple[type, ...]
+    if levels.dtype.kind == "U":
+        width, kinds = levels.dtype.itemsize // np.dtype("U1").itemsize, (str,)
+    elif levels.dtype == object:
+        texts = (len(level) for level in levels if isinstance(level, str))
+        width, kinds = max(texts, default=0), (str, *_NUMBERS)
+    else:
+        return None
+    pairs = [
+        (label, other)
+        for label in islice(dict.fromkeys(_to_list(labels)), _TRIED)
+        if isinstance(label, kinds)
+        for other in _spellings(label, width)
+        if isinstance(other, kinds)
+    ]
+    for (label, other), code in zip(pairs, _find_some(levels, [o for _, o in pairs]), strict=True):
+        if code >= 0:
+            return repr(label), repr(other)
+    return None
+
+
+def _find_some(levels: Labels, labels: list[Any]) -> Codes:
+    """`_find` which takes no time in proportion to the number of levels that are strings."""
+    if levels.dtype.kind != "U" or not labels:
+        return _find(levels, _object_array(labels))
+    texts = np.array(labels)
+    position = np.minimum(np.searchsorted(levels, texts), levels.size - 1)
+    return np.where(levels[position] == texts, position, -1)
+
+
+def _spellings(label: Any, width: int) -> Iterator[Any]:
+    """Ways to write the same number, and blanks cut off or filled up to a width."""
+    text = str(label).strip()
+    yield from (text, text.ljust(width))
+    try:
+        number = float(text)
+        whole = int(text) if text.isdigit() else int(number) if number.is_integer() else number
+    except ValueError:
+        return
+    yield from (whole, str(whole), str(whole).zfill(width), str(float(whole)))
+
+
+def _floats(labels: Labels) -> list[tuple[type, Labels]]:
+    """Floating point labels by their type."""
+    if labels.dtype.kind == "f":
+        return [(labels.dtype.type, labels)]
+    if labels.dtype != object:
+        return []
+    kinds = [k for k in set(map(type, labels.tolist())) if issubclass(k, (float, np.floating))]
+    return [(k, np.array([x for x in labels if type(x) is k])) for k in kinds]
 
 
 def _compact(labels: list[Any]) -> Labels:
@@ -252,12 +466,14 @@ def _find(levels: Labels, labels: Labels) -> Codes:
     """Position of each label in the sorted levels, -1 where it is none of them."""
     if levels.size == 0:
         return np.full(labels.shape, -1)
-    levels, labels = _widen(levels), _widen(labels)
+    levels, labels = _widen(levels), _widen(_normalise(labels))
+    if _is_utc(levels) and _is_utc(labels):
+        levels, labels = levels[_UTC], labels[_UTC]
     kind = levels.dtype.kind
     # Unequal kinds need Python's exact comparison: as float64, 2**53 + 1 would be 2**53.
     if kind != labels.dtype.kind or kind not in "iufmM":
-        code_of = dict(zip(_to_list(levels), range(levels.size), strict=True))
-        codes = map(code_of.get, _to_list(labels), repeat(-1))
+        code_of = dict(zip(_keys(levels), range(levels.size), strict=True))
+        codes = map(code_of.get, _keys(labels), repeat(-1))
         return np.fromiter(codes, dtype=np.intp, count=labels.size)
     few = labels.size < levels.size // 16  # a table of all levels would cost more than it saves
     if (
@@ -291,6 +507,15 @@ def _widen(labels: Labels) -> Labels:
     return labels.astype(_WIDEST.get(labels.dtype.kind, labels.dtype), copy=False)
 
 
+def _keys(labels: Labels) -> list[Any]:
+    if _is_utc(labels):
+        return [_time_key(INSTANTS, time) for time in labels[_UTC]]
+    if labels.dtype.kind in "mM" or (labels.dtype == object and _has_times(labels)):
+        return [_key(label) for label in labels]
+    return list(labels.tolist())
+
+
 def _to_list(labels: Labels) -> list[Any]:
+    labels = _without_zone(labels)
     # `tolist` would turn nanosecond dates into integers.
     return list(labels) if labels.dtype.kind in "mM" else labels.tolist()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, _get_feature_names, validate_data
 
-Labels = NDArray[Any]
+from ._grouping import Labels, in_utc
 
 LARGEST_NORM = 1e153  # of y: its square is a floating point number
 
@@ -377,7 +377,14 @@ def _series_labels(series: nw.Series[Any]) -> Labels:
     if series.dtype.is_integer() and series.null_count():
         # NaN would make floats of the integers, which rounds ids beyond 2**53.
         return np.array(series.to_list(), dtype=object)
-    return series.to_numpy()
+    labels = series.to_numpy()
+    if (
+        isinstance(series.dtype, nw.Datetime)
+        and series.dtype.time_zone
+        and labels.dtype.kind == "M"
+    ):
+        return in_utc(labels)  # which is what narwhals makes of any time zone
+    return labels
 
 
 def _series_numbers(series: nw.Series[Any]) -> NDArray[Any]:

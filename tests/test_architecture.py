@@ -63,6 +63,7 @@ KERNELS = {module for module in LAYERS if module.split(".")[0] == "kernels"}
 
 # What each module may import from this package; a module that is not named here imports none.
 ALLOWED = {
+    "_validation": {"_grouping"},
     "_roles": {"_validation"},
     "_variances": {"_solution"},
     "_criterion": {"_solution"},

@@ -699,9 +699,12 @@ def test_numbers_against_text(data, fitted):
     numbers = data.frame.assign(subject=data.subject)
     seen, other = (numbers, text) if fitted == "numbers" else (text, numbers)
     model = by_subject().fit(seen, data.y)
+    phrases = {"numbers": "numbers such as 0", "text": "strings such as '0'"}
+    seen_phrase = phrases.pop(fitted)
+    (given_phrase,) = phrases.values()
     message = (
-        "No label of grouping factor 'subject' was seen in fit, and numbers stand against "
-        "strings: give labels of the kind that `fit` saw"
+        f"Grouping factor 'subject' was given {given_phrase}, which `fit` never saw; it saw "
+        f"{seen_phrase}. These rows are predicted as unknown levels: give labels as `fit` saw them"
     )
     with pytest.warns(UserWarning, match=message) as record:
         found = model.predict(other)
@@ -714,3 +717,89 @@ def test_numbers_against_text(data, fitted):
     model.set_params(unknown_groups="error")
     with pytest.raises(ValueError, match="'subject' has labels not seen in fit: "):
         model.predict(other)
+
+
+CALLS = {
+    "predict": lambda model, X, y: model.predict(X),
+    "predict with std": lambda model, X, y: model.predict(X, return_std=True),
+    "score": lambda model, X, y: model.score(X, y),
+    "predict_interval": lambda model, X, y: model.predict_interval(X),
+    "predict_components": lambda model, X, y: model.predict_components(X),
+    "sample_y": lambda model, X, y: model.sample_y(X),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_labels_of_another_kind_are_warned_of_once_a_factor_where_the_user_stands(data, call):
+    X = data.frame.assign(item=data.frame["item"].to_numpy(), subject=data.subject)
+    model = by_subject(groups=["subject", "item"], store_covariance=True).fit(X, data.y)
+    # Half of the rows keep their labels, so that the loss is in part.
+    partly = [str(code) if i % 2 else code for i, code in enumerate(data.subject)]
+    with pytest.warns(UserWarning, match="never saw; it saw numbers such as 0") as record:
+        call(model, X.assign(subject=pd.Series(partly, dtype=object), item="1"), data.y)
+    assert [warning.filename for warning in record] == [__file__] * 2
+    assert ["'subject'" in str(w.message) for w in record] == [True, False]
+
+
+@pytest.mark.parametrize("method", ["fit", "loo_predict", "logo_predict", "cv_predict"])
+def test_rounded_ids_are_warned_of_where_the_user_stands(data, method):
+    X = data.frame.assign(subject=2.0**53 + 2.0 * data.subject)
+    message = r"'subject' has floating point labels .float64. of 9007199254740992 or more"
+    model = fit_warned(by_subject(), message, X, data.y)
+    arguments = (X, data.y, "subject") if method == "logo_predict" else (X, data.y)
+    with pytest.warns(UserWarning, match=message) as record:
+        getattr(model, method)(*arguments)
+    assert [warning.filename for warning in record] == [__file__]
+    model.predict(X)  # has been said in fit
+
+
+def test_rounded_ids_given_to_fit_and_in_an_interaction(data):
+    ids = 2.0**53 + 2.0 * data.subject
+    message = "has floating point labels"
+    fit_warned(MacKayMixedRegressor(), "'group0' " + message, data.array, data.y, groups=ids)
+    X = data.frame.assign(subject=ids)
+    fit_warned(by_subject(groups=[("item", "subject")]), message, X, data.y)
+    X = data.frame.assign(subject=(2**24 + 2 * data.subject).astype(np.float32))
+    fit_warned(by_subject(), r"labels .float32. of 16777216 or more", X, data.y)
+
+
+def test_ids_that_only_predict_has_as_floats(data):
+    X = data.frame.assign(subject=2**53 + 2 * data.subject)
+    model = by_subject().fit(X, data.y)
+    # As pandas does where one id is missing.
+    new = X.assign(subject=X["subject"].where(data.subject > 0))
+    assert new["subject"].dtype == np.float64
+    with pytest.warns(UserWarning, match="Read ids as integers .dtype 'Int64'") as record:
+        model.predict(new)
+    assert [warning.filename for warning in record] == [__file__]
+    model.predict(X.assign(subject=X["subject"].astype("Int64").where(data.subject > 0)))
+
+
+ZONES = ["Europe/Berlin", "UTC"]
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize("zoned", ["fit", "predict"])
+def test_a_time_zone_in_one_of_fit_and_predict(data, library, zone, zoned):
+    hours = np.datetime64("2020-06-01T00", "ms") + data.subject * np.timedelta64(1, "h")
+    if library == "pandas":
+        naive = data.frame.assign(subject=hours)
+        aware = naive.assign(subject=naive["subject"].dt.tz_localize(zone))
+        other = aware.assign(subject=aware["subject"].dt.tz_convert("Asia/Tokyo"))
+    else:
+        naive = pl.DataFrame(data.frame.to_dict("list")).with_columns(subject=pl.Series(hours))
+        aware = naive.with_columns(pl.col("subject").dt.replace_time_zone(zone))
+        other = aware.with_columns(pl.col("subject").dt.convert_time_zone("Asia/Tokyo"))
+    seen, given = (aware, naive) if zoned == "fit" else (naive, aware)
+    model = by_subject().fit(seen, data.y)
+    with pytest.warns(UserWarning, match="'subject' was given times with") as record:
+        lost = model.predict(given)
+    assert [warning.filename for warning in record] == [__file__]
+    assert_array_equal(lost, model.predict(seen, effects="population"))
+    if zoned == "fit":
+        assert_array_equal(model.predict(other), model.predict(aware))
+    model.set_params(unknown_groups="error")
+    message = "'subject' has labels not seen in fit: .* which are times with.* where it saw times"
+    with pytest.raises(ValueError, match=message):
+        model.predict(given)

@@ -6,12 +6,21 @@ import datetime as dt
 import pickle
 import time
 from decimal import Decimal
+from fractions import Fraction
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from sklearn_mackay._grouping import encode, learn_grouping, same_kind, unseen_labels
+from sklearn_mackay._grouping import (
+    encode,
+    in_utc,
+    learn_grouping,
+    rounding,
+    unlike,
+    unseen_labels,
+)
 
 N_ROWS = 73_421  # rows of InstEval
 LOOKUP_SECONDS = 0.2  # target 0.03; a loaded machine must not fail the test
@@ -215,14 +224,181 @@ def test_unseen_labels_are_distinct_and_not_missing():
     assert unseen_labels(encode(pairs, columns), columns) == [("a", 2.0), ("b", 1.0)]
 
 
-def test_same_kind_tells_numbers_from_strings():
-    strings, _ = learn_grouping("g", [np.array(["a", "b"])])
-    numbers, _ = learn_grouping("g", [np.array([1, 2])])
-    assert same_kind(strings, [objects("c", 1)])
-    assert not same_kind(strings, [np.array([1.0])])
-    assert same_kind(numbers, [np.array([True])])
-    assert not same_kind(numbers, [np.array(["1"])])
-    assert same_kind(numbers, [objects(None)])
+DAYS = [dt.datetime(2020, 1, day) for day in (1, 2, 3)]
+ZONED = [day.replace(tzinfo=dt.timezone.utc) for day in DAYS]
+LAPSES = [dt.timedelta(hours=hours) for hours in (1, 2, 3)]
+
+# Each entry lists columns whose labels are equal, row by row.
+EQUAL = {
+    "times without a time zone": {
+        "days": np.array(DAYS, dtype="M8[D]"),
+        "seconds": np.array(DAYS, dtype="M8[s]"),
+        "nanoseconds": np.array(DAYS, dtype="M8[ns]"),
+        "object datetime": objects(*DAYS),
+        "object date": objects(*[day.date() for day in DAYS]),
+        "object datetime64": objects(*[np.datetime64(day, "s") for day in DAYS]),
+        "object mixed": objects(DAYS[0], DAYS[1].date(), np.datetime64(DAYS[2])),
+    },
+    "times with a time zone": {
+        "seconds": in_utc(np.array(DAYS, dtype="M8[s]")),
+        "nanoseconds": in_utc(np.array(DAYS, dtype="M8[ns]")),
+        "object UTC": objects(*ZONED),
+        "object Berlin": objects(*[day.astimezone(ZoneInfo("Europe/Berlin")) for day in ZONED]),
+        "object mixed": objects(
+            ZONED[0], *[d.astimezone(ZoneInfo("Asia/Tokyo")) for d in ZONED[1:]]
+        ),
+    },
+    "durations": {
+        "hours": np.array([1, 2, 3], dtype="m8[h]"),
+        "nanoseconds": np.array(LAPSES, dtype="m8[ns]"),
+        "object": objects(*LAPSES),
+    },
+    "numbers": {
+        "int": np.array([1, 2, 3]),
+        "float32": np.array([1, 2, 3], dtype=np.float32),
+        "Decimal": objects(*map(Decimal, (1, 2, 3))),
+        "Fraction": objects(*map(Fraction, (1, 2, 3))),
+        "scalars": objects(np.int8(1), np.float16(2), np.uint64(3)),
+    },
+    "strings": {
+        "array": np.array(["1", "2", "3"]),
+        "object": objects("1", "2", "3"),
+        "np.str_": objects(*map(np.str_, "123")),
+    },
+    "labels of type bytes": {
+        "array": np.array([b"1", b"2", b"3"]),
+        "object": objects(b"1", b"2", b"3"),
+    },
+}
+COLUMN_PAIRS = {
+    f"{kind}: {one}, {other}": (EQUAL[kind][one], EQUAL[kind][other])
+    for kind in EQUAL
+    for one in EQUAL[kind]
+    for other in EQUAL[kind]
+}
+
+
+@pytest.mark.parametrize(("seen", "given"), COLUMN_PAIRS.values(), ids=COLUMN_PAIRS)
+def test_labels_of_one_kind_are_equal_whatever_their_type(seen, given):
+    grouping, codes = learn_grouping("g", [seen])
+    assert_array_equal(codes, [0, 1, 2])
+    assert_array_equal(encode(grouping, [given]), codes)
+    assert unlike(grouping, codes, [given]) is None
+    # Beside a label of another kind the column is of objects, and a missing one is no label.
+    beside = objects(*given if given.dtype.names is None else ZONED, "another", None)
+    expected = [0, 1, 2, -1, -1]
+    assert_array_equal(encode(grouping, [beside]), expected)
+    mixed, _ = learn_grouping("g", [beside[:-1]])
+    assert_array_equal(encode(mixed, [given]) >= 0, [True] * 3)
+
+
+KIND_PAIRS = [(seen, given) for seen in EQUAL for given in EQUAL if seen != given]
+
+
+@pytest.mark.parametrize(("seen", "given"), KIND_PAIRS)
+def test_labels_of_another_kind_are_told_even_beside_known_ones(seen, given):
+    for labels in EQUAL[seen].values():
+        grouping, codes = learn_grouping("g", [labels])
+        for other in EQUAL[given].values():
+            assert_array_equal(encode(grouping, [other]), [-1] * 3)
+            said_given, said_seen = unlike(grouping, np.array([-1] * 3), [other])
+            assert said_given.startswith(f"{given} such as ")
+            assert said_seen.startswith(f"{seen} such as ")
+            if labels.dtype == other.dtype == object:
+                both = np.concatenate([labels, other[:1]])
+                said = unlike(grouping, np.array([*codes, -1]), [both])
+                assert said == (said_given, said_seen)
+
+
+def test_new_and_missing_labels_of_the_same_kind_are_nothing_to_tell():
+    for seen, given in (
+        (np.array([1, 2]), objects(3, 4.5, True, None, np.nan)),
+        (np.array(["a", "b"]), objects("c", "A", None)),
+        (np.array(["1", "2"]), objects("3", "0.5", "nan", "inf", "x1")),
+        (np.array(DAYS), objects(dt.datetime(2021, 1, 1), np.datetime64("NaT"))),
+        (in_utc(np.array(DAYS, dtype="M8[us]")), objects(ZONED[0] - LAPSES[0])),
+        (objects(1, "a"), objects(2, "b")),
+    ):
+        grouping, _ = learn_grouping("g", [seen])
+        assert unlike(grouping, encode(grouping, [given]), [given]) is None
+
+
+@pytest.mark.parametrize(
+    ("seen", "given", "level"),
+    [
+        (["7", "8"], "007", "7"),
+        (["007", "010"], "7", "007"),
+        (["7", "8"], "7.0", "7"),
+        (["7.0", "8.0"], "7", "7.0"),
+        (["7", "8"], " 7", "7"),
+        (["a", "b"], "a ", "a"),
+        (["a   ", "long"], "a", "a   "),
+        (["12345678901234567890", "1"], "012345678901234567890", "12345678901234567890"),
+        ([7, "a"], "7", 7),
+        (["7", 1], 7, "7"),
+    ],
+)
+def test_the_same_label_spelled_otherwise_is_told(seen, given, level):
+    grouping, _ = learn_grouping("g", [objects(*seen)])
+    columns = [objects(seen[-1], given)]
+    codes = encode(grouping, columns)
+    assert (codes >= 0).tolist() == [True, False]
+    assert unlike(grouping, codes, columns) == (repr(given), repr(level))
+
+
+def test_unlike_labels_of_one_column_of_an_interaction():
+    grouping, _ = learn_grouping("g:h", [np.array(["a", "b"]), np.array([1, 2])])
+    columns = [np.array(["a", "b"]), np.array(["1", "2"])]
+    codes = encode(grouping, columns)
+    expected = ("strings such as '1'", "numbers such as 1")
+    assert unlike(grouping, codes, columns) == expected
+    unseen_pair = [np.array(["a"]), np.array([2])]
+    assert unlike(grouping, encode(grouping, unseen_pair), unseen_pair) is None
+
+
+def test_times_with_a_zone_are_levels_in_utc():
+    berlin = objects(*[day.astimezone(ZoneInfo("Europe/Berlin")) for day in ZONED])
+    grouping, _ = learn_grouping("g", [berlin])
+    assert_array_equal(grouping.labels, np.array(DAYS, dtype="M8[us]"))
+    # The last hour of summer time is shown twice, and is two instants.
+    twice = [dt.datetime(2020, 10, 25, 2, fold=f, tzinfo=ZoneInfo("Europe/Berlin")) for f in (0, 1)]
+    grouping, codes = learn_grouping("g", [objects(*twice)])
+    assert_array_equal(codes, [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "limit"),
+    [
+        (np.array([1.0, 2.0**53]), "float64", 2**53),
+        (np.array([1.0, -(2.0**60)]), "float64", 2**53),
+        (np.array([1.0, 2.0**24], dtype=np.float32), "float32", 2**24),
+        (np.array([1.0, 2.0**11], dtype=np.float16), "float16", 2**11),
+        (objects("a", 2.0**53), "float", 2**53),
+        (objects(2**60, np.float64(2**53)), "float64", 2**53),
+        (objects(1, np.float32(2**24)), "float32", 2**24),
+    ],
+)
+def test_ids_that_floats_round_are_told(labels, kind, limit):
+    expected = f"'g' has floating point labels ({kind}) of {limit} or more, where neighbouring"
+    assert expected in rounding("g", [labels])
+    assert expected in rounding("g", [np.array([1, 2]), labels])
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([2**53 + 1, 2**60]),
+        np.array([0.5, 2.0**53 - 1, np.inf, -np.inf, np.nan]),
+        np.array([2.0**24 - 1], dtype=np.float32),
+        np.array([2.0**24]),
+        np.array(["9007199254740993"]),
+        objects(2**53 + 1, "a", None, 1e15, float("nan"), Decimal(2**53 + 1)),
+        np.array([], dtype=float),
+        np.array(DAYS),
+    ],
+)
+def test_ids_that_nothing_rounds_are_nothing_to_tell(labels):
+    assert rounding("g", [labels]) is None
 
 
 def test_interaction():

@@ -51,7 +51,7 @@ def texts(source: str) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             yield text(node.exc.args[0], strings)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "warnings.warn":
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "warn_user":
             yield text(node.args[0], strings)
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == "notes.append":
             yield text(node.args[0], strings)
@@ -68,7 +68,7 @@ def messages(source: str) -> list[str]:
     ("source", "message"),
     [
         ("raise ValueError(f'`{name}` is' f' {value!r}.')", "`...` is ...."),
-        ("warnings.warn(f'{sum(a):.1f} {b[0]} left.', UserWarning)", "... ... left."),
+        ("warn_user(f'{sum(a):.1f} {b[0]} left.')", "... ... left."),
         ("notes.append('It is odd.')", "It is odd."),
         ("message = 'Kept for later.'", "Kept for later."),
         ("message = f'{name}: '\nraise KeyError(f'{message}gone.')", "...: gone."),
