@@ -33,7 +33,7 @@ from ._components import (
 )
 from ._crossproducts import CrossProducts
 from ._design import random_part, to_dense
-from ._export import from_text, to_text
+from ._export import SCHEMA, from_text, reason, to_text
 from ._fitted import FittedModel, LevelRows
 from ._grouping import (
     Grouping,
@@ -92,6 +92,7 @@ from ._validation import (
 Array = NDArray[np.float64]
 
 METHODS = ("reml", "ml", "mackay", "quick")
+STATE_VERSION = "_format"  # key in a pickle
 FIXED = "fixed"  # name of the part of the fixed features
 
 
@@ -1278,7 +1279,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            For a parameter that is a function, or another thing that JSON cannot hold.
+            For a parameter that is a function, or another thing that JSON cannot hold; for one
+            that was set after the fit to a value that it cannot have.
 
         Examples
         --------
@@ -1291,6 +1293,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         True
         """
         check_is_fitted(self)
+        self._check_parameters_of(self._roles)
         return to_text(self.get_params(deep=False), vars(self))
 
     @classmethod
@@ -1311,7 +1314,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         ------
         ValueError
             Where the text is no such model, was written in a schema that this version does not
-            read, has numbers that are not finite, or does not fit together.
+            read, lacks an attribute or has another one, or does not fit together.
 
         Examples
         --------
@@ -1323,8 +1326,29 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """
         parameters, attributes = from_text(text, cls._get_param_names())
         model = cls(**parameters)
+        try:
+            model._check_parameters_of(attributes["_roles"])
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"This text is no model to be read: {reason(error)}.") from error
         model.__dict__.update(attributes)
         return model
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle or a copy holds: attributes, and the version of their form."""
+        return {**super().__getstate__(), STATE_VERSION: SCHEMA}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Take attributes of the form of this version; an estimator without a fit has no other."""
+        attributes = dict(state)
+        found = attributes.pop(STATE_VERSION, None)
+        if found != SCHEMA and "coef_" in attributes:
+            written = "no version of the format" if found is None else f"format {found}"
+            raise ValueError(
+                f"This fitted {type(self).__name__} was pickled by another version of the package, "
+                f"with {written}; this version reads format {SCHEMA}. Fit again, or read it with "
+                "the version that wrote it."
+            )
+        super().__setstate__(attributes)
 
     def _untested(self) -> FixedEffects:
         """Fixed effects whose degrees of freedom are not known."""
@@ -1490,6 +1514,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         choices = {
             "method": METHODS,
             "solver": ("auto", "exact", "iterative"),
+            "fit_intercept": (True, False),
+            "copy_X": (True, False),
             "unknown_groups": ("population", "error"),
             "weight_type": ("frequency", "precision"),
             "store_covariance": (True, False, "auto"),
@@ -1511,6 +1537,12 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             valid = isinstance(value, kind) and not isinstance(value, bool)
             if not (valid and least <= value < np.inf):
                 raise ValueError(f"`{name}` must be {noun} of at least {least}, got {value!r}.")
+
+    def _check_parameters_of(self, roles: ColumnRoles) -> None:
+        """Check all parameters beside the columns that a fit has found."""
+        self._check_parameters()
+        check_random_state(self.random_state)
+        self._read_options(roles)
 
     def _read_options(self, roles: ColumnRoles) -> Options:
         names = [factor.name for factor in roles.factors]

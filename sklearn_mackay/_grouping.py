@@ -25,6 +25,7 @@ _WIDEST = {"b": np.int64, "i": np.int64, "u": np.uint64, "f": np.float64}
 _NUMBERS = (Number, np.bool_)
 _TIMES = (date, timedelta, np.datetime64, np.timedelta64)
 _UTC = "utc"  # the one field of an array of times that have a time zone
+PADDED_TEXT = 2**28  # characters of an array of strings, each as wide as the longest: 1 GiB
 _TRIED = 1000  # new labels whose spelling is looked at: a column that is spelled otherwise shows it
 
 NUMBERS, STRINGS, DURATIONS = "numbers", "strings", "durations"
@@ -61,7 +62,7 @@ class Grouping:
     def labels(self) -> Labels:
         """Label of each level; of an interaction an object array of tuples; zoned times in UTC."""
         if self.combinations is None:
-            return _without_zone(self.column_levels[0])
+            return without_zone(self.column_levels[0])
         codes = np.unravel_index(self.combinations, _shape(self.column_levels))
         columns = (
             _to_list(levels[code]) for levels, code in zip(self.column_levels, codes, strict=True)
@@ -234,7 +235,7 @@ def rounding(name: str, columns: Sequence[Labels]) -> str | None:
 
 def _learn_levels(name: str, labels: Labels) -> Labels:
     """Sorted distinct labels without the missing ones; numbers come before strings."""
-    if _is_utc(labels):
+    if is_utc(labels):
         return in_utc(_learn_levels(name, labels[_UTC]))
     if labels.dtype.kind in "iuf" and labels.size:
         whole = _whole_numbers(labels)
@@ -334,19 +335,21 @@ def _normalise(labels: Labels) -> Labels:
     return in_utc(array) if said == {INSTANTS} else array
 
 
-def _is_utc(labels: Labels) -> bool:
+def is_utc(labels: Labels) -> bool:
+    """Whether labels are marked as instants by `in_utc`."""
     return labels.dtype.names == (_UTC,)
 
 
-def _without_zone(labels: Labels) -> Labels:
-    return labels[_UTC] if _is_utc(labels) else labels
+def without_zone(labels: Labels) -> Labels:
+    """Labels without the mark of `in_utc`."""
+    return labels[_UTC] if is_utc(labels) else labels
 
 
 def _examples(labels: Labels) -> dict[str, Any]:
     """A label of each kind, missing ones aside."""
-    kind = INSTANTS if _is_utc(labels) else _KIND_OF_DTYPE.get(labels.dtype.kind)
+    kind = INSTANTS if is_utc(labels) else _KIND_OF_DTYPE.get(labels.dtype.kind)
     if kind:
-        known = (label for label in _without_zone(labels) if not _is_missing(label))
+        known = (label for label in without_zone(labels) if not _is_missing(label))
         first = next(known, None)
         if first is None:
             return {}
@@ -421,9 +424,10 @@ def _floats(labels: Labels) -> list[tuple[type, Labels]]:
 
 def _compact(labels: list[Any]) -> Labels:
     """Array of numbers or of strings where that keeps every label as it is, else of objects."""
-    if all(isinstance(label, _NUMBERS) for label in labels) or all(
-        isinstance(label, str) for label in labels
-    ):
+    strings = all(isinstance(label, str) for label in labels)
+    if strings and len(labels) * max(map(len, labels), default=0) > PADDED_TEXT:
+        return _object_array(labels)
+    if strings or all(isinstance(label, _NUMBERS) for label in labels):
         array = np.array(labels)
         if array.tolist() == labels:
             return array
@@ -467,7 +471,7 @@ def _find(levels: Labels, labels: Labels) -> Codes:
     if levels.size == 0:
         return np.full(labels.shape, -1)
     levels, labels = _widen(levels), _widen(_normalise(labels))
-    if _is_utc(levels) and _is_utc(labels):
+    if is_utc(levels) and is_utc(labels):
         levels, labels = levels[_UTC], labels[_UTC]
     kind = levels.dtype.kind
     # Unequal kinds need Python's exact comparison: as float64, 2**53 + 1 would be 2**53.
@@ -508,7 +512,7 @@ def _widen(labels: Labels) -> Labels:
 
 
 def _keys(labels: Labels) -> list[Any]:
-    if _is_utc(labels):
+    if is_utc(labels):
         return [_time_key(INSTANTS, time) for time in labels[_UTC]]
     if labels.dtype.kind in "mM" or (labels.dtype == object and _has_times(labels)):
         return [_key(label) for label in labels]
@@ -516,6 +520,6 @@ def _keys(labels: Labels) -> list[Any]:
 
 
 def _to_list(labels: Labels) -> list[Any]:
-    labels = _without_zone(labels)
+    labels = without_zone(labels)
     # `tolist` would turn nanosecond dates into integers.
     return list(labels) if labels.dtype.kind in "mM" else labels.tolist()

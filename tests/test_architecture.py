@@ -129,8 +129,8 @@ ALLOWED = {
         "_solution",
         "_variances",
     },
-    "_export": {"_grouping", "_roles"},
     "_messages": {"_components", "_identification", "_solution"},
+    "_export": {"_components", "_grouping", "_roles"},
     "_progress": {"_empirical_bayes"},
     "_model": {module for module, layer in LAYERS.items() if layer <= 3} - KERNELS | {"_fitted"},
     "_inference": {

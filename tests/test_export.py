@@ -160,6 +160,28 @@ def document(frame, y) -> dict[str, Any]:
     return json.loads(MacKayMixedRegressor(**slopes).fit(frame[["x", "name"]], y).to_json())
 
 
+RICH: dict[str, tuple[dict[str, Any], int]] = {
+    "slopes": ({"groups": "name", "random_slopes": {"name": ["x"]}}, 1),
+    "a block and an interaction": (
+        {
+            "groups": [("name", "part")],
+            "feature_blocks": {"b": ["z"]},
+            "fixed_variances": {"b": 1.0},
+        },
+        1,
+    ),
+    "outputs": ({"groups": ["part", "name"], "random_slopes": {"name": ["x"]}}, 2),
+}
+
+
+@pytest.fixture(params=RICH)
+def rich_document(request, frame, y) -> dict[str, Any]:
+    parameters, n_outputs = RICH[request.param]
+    Y = y if n_outputs == 1 else np.column_stack([y, y[::-1]])
+    model = MacKayMixedRegressor(**parameters).fit(frame[["x", "z", "name", "part"]], Y)
+    return json.loads(model.to_json())
+
+
 def test_what_is_no_json_is_refused():
     for text in ("", "{", "3", "[]", '{"format": "another"}', "[" * 100_000):
         with pytest.raises(ValueError, match="This text is no model to be read"):
@@ -171,34 +193,71 @@ def change(document: dict[str, Any], path: str, value: Any) -> None:
     *parents, last = path.split("/")
     for key in parents:
         document = document[int(key) if isinstance(document, list) else key]
+    place = int(last) if isinstance(document, list) else last
     if value is None:
-        del document[last]
+        del document[place]
     else:
-        document[last] = value
+        document[place] = value
 
 
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("schema", 2, "it has schema 2, and this version reads schema 1"),
+        ("schema", 1, "it has schema 1, and this version reads schema 2"),
+        ("schema", 2.0, "it has schema 2.0, and"),
         ("schema", None, "it has schema None"),
         ("attributes", None, "'attributes' is missing"),
         ("attributes/coef_", None, "'coef_' is missing"),
-        ("parameters/alpha", None, "its parameters are not those of the estimator"),
-        ("parameters/more", 1, "its parameters are not those of the estimator"),
+        ("parameters/alpha", None, "'alpha' is missing from its parameters"),
+        ("parameters/more", 1, "'more' does not belong to its parameters"),
+        ("parameters/method", "em", "`method` must be one of"),
+        ("parameters/effects", "item", "`effects` must be"),
+        ("parameters/fit_intercept", "no", "`fit_intercept` must be one of True, False"),
+        ("parameters/random_state", "x", "'x' cannot be used to seed"),
+        ("parameters/fixed_variances", {"dict": [["item", 1.0]]}, "names 'item', which is no comp"),
         ("attributes/coef_/array", [{"float": "nan"}], "numbers in coef_ are not finite"),
         ("attributes/intercept_", {"float": "inf"}, "numbers in intercept_ are not finite"),
-        ("attributes/intercept_", "none", "could not convert string to float"),
+        ("attributes/intercept_", "none", "intercept_ is not of type float"),
+        ("attributes/intercept_", 3, "intercept_ is not of type float"),
+        ("attributes/predict", 5, "'predict' does not belong to its attributes"),
+        ("attributes/unknown_groups", "error", "'unknown_groups' does not belong to its attr"),
+        ("attributes/_models", 5, "'_models' does not belong to its attributes"),
+        ("attributes/__class__", 5, "'__class__' does not belong to its attributes"),
         ("attributes/coef_/shape", [1, 1], r"coef_ has shape \(1, 1\) and not \(1,\)"),
         ("attributes/coef_/shape", [2], "cannot reshape array"),
         ("attributes/coef_/dtype", "V8", "it has an array of type 'V8'"),
         ("attributes/coef_/dtype", "<U99999999", "it has an array of type"),
         ("attributes/coef_", {"call": "os.system"}, "it has an object with the keys \\['call'\\]"),
         ("attributes/n_features_in_", 1, "it uses columns beyond the 1 that it has"),
-        ("attributes/groups_", ["other"], "names of its factors differ"),
+        ("attributes/coef_/dtype", "float32", "coef_ is not of type float"),
+        ("attributes/coef_/array", ["1.5"], "an array of type 'float64' has a value of type str"),
+        ("attributes/coef_/shape", [10**12], "cannot reshape array of 1 values"),
+        ("attributes/coef_/shape", [-1], "cannot reshape array"),
+        ("attributes/aic_", {"float": "1e3"}, "it has '1e3' for a number"),
+        ("attributes/n_iter_", 0, "numbers in n_iter_ are not positive and finite"),
+        ("attributes/n_iter_", 2.0, "n_iter_ is not of type int"),
+        ("attributes/converged_", 1, "converged_ is not of type bool"),
+        ("attributes/solver_", "another", "solver_ must be 'exact' or 'iterative'"),
+        ("attributes/history_/0/dict/0/1", 1, "a name must be a string"),
+        ("attributes/history_/0/dict", [["step", "x"], ["step", "x"]], "a key stands twice"),
+        ("attributes/_fixed_names/tuple", ["intercept", "z"], "_fixed_names are not the names"),
+        ("attributes/fixed_features_/array", ["z"], "fixed_features_ are not the names"),
+        ("attributes/feature_names_in_/array", ["x", "x"], "it does not have 2 names of columns"),
+        ("attributes/feature_names_in_/array", ["x", "y"], "name of 'name' is not that of its c"),
+        ("attributes/groups_", ["other"], "'groups_' does not belong to its attributes"),
+        ("attributes/n_features_in_", True, "n_features_in_ must be a positive integer"),
         ("attributes/feature_names_in_/array", ["x"], "cannot reshape array"),
         ("fixed", [-1], "positions of columns must be integers that are not negative"),
         ("fixed", [True], "positions of columns must be integers that are not negative"),
+        ("fixed", [0, 0], "positions of columns must be distinct"),
+        ("fixed", [1], "a grouping column is a feature too"),
+        ("blocks", {"dict": [["b", [0]]]}, "a column is in two blocks of features"),
+        ("blocks", {"dict": [["b", []]]}, "a block of features has no columns"),
+        ("blocks", {"dict": [["residual", [0]]]}, "a column is in two blocks of features"),
+        ("blocks", {"dict": [["name", []]]}, "two of its components have one name"),
+        ("factors/0/columns", [1, 0], "levels of 'name' are not those of its columns"),
+        ("factors/0/intercept", 1, "the intercept of a factor must be true or false"),
+        ("factors/0/name", 5, "a name must be a string"),
         ("factors/0/slopes", [], "coefficients of 'name' are not its columns"),
         ("factors/0/labels", [], "no model to be read"),
         ("factors/0/labels/0/array", ["n0"] * 9, "levels of 'name' are not distinct and in order"),
@@ -223,6 +282,147 @@ def leaves(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     ]
 
 
+COVARIANCES = {
+    "vcov_": [1.0, 2.0, 2.0, 1.0],
+    "variance_components_": [1.0, 2.0, 2.0, 1.0],
+    "asymmetric": [1.0, 0.5, 0.4, 1.0],
+    "negative": [-1.0, 0.0, 0.0, 1.0],
+    "correlated with nothing": [0.0, 0.5, 0.5, 1.0],
+    "not a number": [{"float": "nan"}, 0.0, 0.0, 1.0],
+}
+
+
+@pytest.mark.parametrize("entries", COVARIANCES.values(), ids=COVARIANCES)
+@pytest.mark.parametrize("path", ["vcov_", "variance_components_/dict/0/1"])
+def test_what_is_no_covariance_is_refused(document, path, entries):
+    change(document, f"attributes/{path}/array", entries)
+    with pytest.raises(ValueError, match="not a covariance, symmetric and positive semi-definite"):
+        MacKayMixedRegressor.from_json(json.dumps(document))
+
+
+def test_a_covariance_with_a_dropped_column_comes_back(frame, y):
+    X = frame[["x", "name"]].assign(twice=2.0 * frame["x"])
+    with pytest.warns(UserWarning, match="are combinations of the others"):
+        model = MacKayMixedRegressor(groups="name").fit(X, y)
+    assert_array_equal(MacKayMixedRegressor.from_json(model.to_json()).vcov_, model.vcov_)
+
+
+def test_text_and_fit_have_the_same_attributes(frame, y):
+    """A new fitted attribute belongs into the table of `_export`."""
+    model = MacKayMixedRegressor(groups="name").fit(frame[["x", "name"]], y)
+    model.note = "of the user"
+    read = MacKayMixedRegressor.from_json(model.to_json())
+    assert vars(read).keys() == vars(model).keys() - {"note"}
+    for name, value in vars(read).items():
+        if name != "_models":
+            assert type(value) is type(vars(model)[name])
+
+
+def test_times_with_a_zone_come_back(frame, y):
+    X = frame[["x", "day"]].assign(day=frame["day"].dt.tz_localize("Europe/Berlin"))
+    model = MacKayMixedRegressor(groups="day").fit(X, y)
+    read = MacKayMixedRegressor.from_json(model.to_json())
+    tokyo = X.assign(day=X["day"].dt.tz_convert("Asia/Tokyo"))
+    assert_array_equal(read.predict(tokyo), model.predict(X))
+    with pytest.warns(UserWarning, match="it saw times with a time zone"):
+        read.predict(X.assign(day=frame["day"]))
+
+
+def test_a_parameter_set_after_the_fit_is_checked_before_it_is_written(frame, y):
+    model = MacKayMixedRegressor(groups="name").fit(frame[["x", "name"]], y)
+    with pytest.raises(ValueError, match="`method` must be one of"):
+        model.set_params(method="em").to_json()
+
+
+BOMBS = {
+    "a number as text": "9" * 5000,
+    "NaN": '{"format": NaN}',
+    "Infinity": '{"format": -Infinity}',
+    "a key twice": '{"format": 1, "format": 2}',
+    "deep": '{"a":' * 50_000,
+    "surrogate": '"\\ud800"',
+    "bytes": b"\xff\xfe\x00",
+    "no text": None,
+}
+
+
+@pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
+def test_texts_made_to_break_a_reader_are_refused(text):
+    with pytest.raises(ValueError, match="This text is no model to be read"):
+        MacKayMixedRegressor.from_json(text)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"array": [], "shape": [10**18], "dtype": "float64"},
+        {"array": [], "shape": [10**40, 0, 10**40], "dtype": "float64"},
+        {"array": [10**400], "shape": [1], "dtype": "float64"},
+        {"array": [10**400], "shape": [1], "dtype": "int64"},
+        {"array": ["x" * 10_000, *["x"] * 100_000], "shape": [100_001], "dtype": "str"},
+        {"array": [0.5], "shape": 1, "dtype": "float64"},
+        {"array": [0.5], "shape": [1], "dtype": ["float64"]},
+        {"array": [0.5], "shape": [1], "dtype": "float64\n"},
+        {"array": {"tuple": [0.5]}, "shape": [1], "dtype": "float64"},
+        {"array": [[]], "shape": [1], "dtype": "object"},
+        {"dict": [[[], 1]]},
+        {"dict": 5},
+    ],
+)
+@pytest.mark.parametrize("path", ["attributes/coef_", "attributes/fixed_features_"])
+def test_arrays_made_to_break_a_reader_are_refused(document, path, value):
+    change(document, path, value)
+    with pytest.raises(ValueError, match="This text is no model to be read"):
+        MacKayMixedRegressor.from_json(json.dumps(document))
+
+
+def objects_of(node: Any) -> list[dict[str, Any]]:
+    """All objects of a text, from the outside in."""
+    inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return [node] * isinstance(node, dict) + [found for one in inner for found in objects_of(one)]
+
+
+def test_every_key_is_required_and_no_other_is_taken(rich_document):
+    document = rich_document
+    for i, original in enumerate(objects_of(document)):
+        for key in [*original, None]:
+            damaged = json.loads(json.dumps(document))
+            node = objects_of(damaged)[i]
+            if key is None:
+                node["more"] = 1
+            else:
+                del node[key]
+            with pytest.raises(ValueError, match="This text is no model to be read"):
+                MacKayMixedRegressor.from_json(json.dumps(damaged))
+
+
+OTHER_TYPES = (None, True, "x", [], {}, {"float": "nan"}, {"tuple": []}, -1, 10**30, 0.5)
+
+
+@pytest.mark.slow
+def test_a_value_of_another_type_is_refused(rich_document):
+    """Parameters and labels aside, which may have values of several types."""
+    document = rich_document
+    paths = [path for path in leaves(document) if path[0] != "parameters" and "labels" not in path]
+    assert len(paths) > 100
+    for path in paths:
+        for value in OTHER_TYPES:
+            damaged = json.loads(json.dumps(document))
+            node = damaged
+            for key in path[:-1]:
+                node = node[key]
+            original = node[path[-1]]
+            same_type = type(original) is type(value)
+            # A whole number may stand for 7.0 within an array, and NaN for what is not known.
+            if same_type or (
+                isinstance(original, float) and value in (-1, 10**30, {"float": "nan"})
+            ):
+                continue
+            node[path[-1]] = value
+            with pytest.raises(ValueError, match="This text is no model to be read"):
+                MacKayMixedRegressor.from_json(json.dumps(damaged))
+
+
 @pytest.mark.slow
 def test_a_damaged_text_is_refused_or_predicts_numbers(document, frame):
     """Anything may happen to one value, but no other exception, and nothing that is not finite."""
@@ -237,7 +437,8 @@ def test_a_damaged_text_is_refused_or_predicts_numbers(document, frame):
             node[path[-1]] = value
             try:
                 read = MacKayMixedRegressor.from_json(json.dumps(damaged))
-            except ValueError:
+            except ValueError as error:
+                assert str(error).startswith("This text is no model to be read: ")
                 refused += 1
                 continue
             try:

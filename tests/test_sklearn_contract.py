@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import io
+import json
 import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -38,6 +41,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 from sklearn.utils.fixes import parse_version
 
 from sklearn_mackay import MacKayMixedRegressor
+from sklearn_mackay._export import SCHEMA
 
 SKLEARN = parse_version(sklearn.__version__)
 
@@ -598,6 +602,73 @@ def test_pickle_predicts_alike(data):
     restored = pickle.loads(pickle.dumps(model))
     assert_array_equal(restored.predict(X), model.predict(X))
     assert_array_equal(copy.deepcopy(model).predict(X), model.predict(X))
+
+
+def as_pickle(model):
+    return pickle.loads(pickle.dumps(model))
+
+
+def as_file_of_joblib(model):
+    file = io.BytesIO()
+    joblib.dump(model, file)
+    file.seek(0)
+    return joblib.load(file)
+
+
+def as_cloudpickle(model):
+    return pickle.loads(pytest.importorskip("cloudpickle").dumps(model))
+
+
+COPIES = [copy.copy, copy.deepcopy, as_pickle, as_file_of_joblib, as_cloudpickle, clone]
+
+
+@pytest.mark.parametrize("made", COPIES)
+def test_a_copy_has_the_same_attributes(data, made):
+    model = crossed_model(effects=["item"])
+    again = made(model)
+    assert again is not model
+    assert again.get_params() == model.get_params()
+    assert vars(again).keys() == vars(model).keys()
+    model.fit(*data)
+    again = made(model)
+    expected = model.get_params() if made is clone else vars(model)
+    assert vars(again).keys() == expected.keys()
+
+
+def of_version(model, **version):
+    """A model whose pickle has another version, or none."""
+    state = model.__getstate__()
+    del state["_format"]
+    again = object.__new__(type(model))
+    again.__setstate__({**state, **version})
+    return again
+
+
+@pytest.mark.parametrize(
+    ("version", "written"),
+    [
+        ({}, "no version of the format"),
+        ({"_format": 1}, "format 1"),
+        ({"_format": 99}, "format 99"),
+    ],
+)
+def test_a_pickle_of_another_version_is_refused_by_name(data, version, written):
+    model = crossed_model()
+    unfitted = of_version(model, **version)
+    assert unfitted.get_params() == model.get_params()
+    assert vars(unfitted).keys() == vars(model).keys()
+    message = (
+        f"This fitted MacKayMixedRegressor was pickled by another version of the package, with "
+        f"{written}; this version reads format {SCHEMA}. Fit again, or read it with the version"
+    )
+    with pytest.raises(ValueError, match=message):
+        of_version(model.fit(*data), **version)
+
+
+def test_a_pickle_has_the_version_of_the_text(data):
+    model = crossed_model().fit(*data)
+    assert model.__getstate__()["_format"] == json.loads(model.to_json())["schema"] == SCHEMA
+    assert "_format" not in vars(model)
 
 
 @pytest.mark.parametrize("store_covariance", [False, True])
