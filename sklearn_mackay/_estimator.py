@@ -73,8 +73,7 @@ from ._inference import (
     with_intercept_std,
     without_intercept,
 )
-from ._machine import warn_user
-from ._messages import combination, unidentified
+from ._messages import combination, unidentified, warn_user
 from ._model import ILL_CONDITIONED, Estimates, Options, fit_model
 from ._progress import progress
 from ._roles import ColumnRoles, FactorColumns, resolve_roles
@@ -1950,8 +1949,8 @@ def _warn_of_no_profile(found: Mapping[str, Profiled]) -> None:
     for name, one in found.items():
         if one.reason is not None:
             names.setdefault(one.reason, []).append(name)
-    for reason, without in names.items():
-        warn_user(f"There is no profile interval of {', '.join(without)}: {reason}.")
+    for why, without in names.items():
+        warn_user(f"There is no profile interval of {', '.join(without)}: {why}.")
 
 
 def _not_rounded_in_fit(grouping: Grouping, columns: Sequence[Labels]) -> list[Labels]:

@@ -1,7 +1,9 @@
-"""What to say of variances that the rows do not tell."""
+"""What to tell the user, and where: at the line that called the package."""
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +17,23 @@ from ._solution import n_units
 Array = NDArray[np.float64]
 
 NEGLIGIBLE = 1e-9  # weight in a combination, relative to the largest, that is rounding
+
+
+def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line that called the package, however deep the call is in it.
+
+    Parameters
+    ----------
+    message : str
+        What to say.
+    category : type of Warning
+        How to say it.
+    """
+    package = __name__.split(".")[0]
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] == package:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 def unidentified(components: Sequence[AnyComponent], found: Identification) -> list[str]:
