@@ -115,9 +115,13 @@ def make_block(columns: Any, weights: Array, *, centered: bool) -> Block | None:
     """
     n, p = columns.shape
     is_dual = p > n and n <= LARGEST_GRAM
-    center = np.zeros(p)
+    center, constant = np.zeros(p), _constant_columns(columns)
+    if centered and np.all(constant):
+        return None
     if centered and p and (is_dual or not sparse.issparse(columns)):
         center = np.asarray(columns.T @ weights) / np.sum(weights)
+        # The mean of equal numbers may be another in its last place.
+        center[constant] = to_dense(columns[:1])[0, constant]
     if not is_dual:
         total = sum(
             _sum_of_squares(columns[rows], center, weights[rows]) for rows in row_blocks(n, p)
@@ -133,6 +137,12 @@ def make_block(columns: Any, weights: Array, *, centered: bool) -> Block | None:
     scale = float(np.sqrt(np.sum(values[kept]) / (np.sum(weights) * p)))
     root = root[:, None]
     return Block(columns, center, scale, U * D / root / scale, root * U / D)
+
+
+def _constant_columns(columns: Any) -> NDArray[np.bool_]:
+    """Which columns hold one value."""
+    highest, lowest = columns.max(axis=0), columns.min(axis=0)
+    return np.asarray(to_dense(highest) == to_dense(lowest)).ravel()
 
 
 def _gram_of_rows(columns: Any, center: Array, weights: Array) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._blocks import Block, make_block
-from ._design import Term, make_term
+from ._design import Term, make_term, to_dense
 
 Array = NDArray[np.float64]
 
@@ -97,6 +97,8 @@ class BlockComponent:
         Number of columns.
     term : Block or None
         None where no column varies.
+    center : ndarray of shape (p,)
+        What is subtracted from the columns; their constant values where none varies.
     warnings : tuple of str
         What the user should know about the block.
     """
@@ -104,6 +106,7 @@ class BlockComponent:
     name: str
     n_columns: int
     term: Block | None
+    center: Array
     warnings: tuple[str, ...]
     coefficients: ClassVar[tuple[str, ...]] = ("column",)
     diagonal: ClassVar[bool] = False
@@ -150,7 +153,7 @@ AnyComponent = Component | BlockComponent
 
 
 def make_block_component(
-    name: str, columns: Any, weights: Array, *, centered: bool
+    name: str, columns: Any, weights: Array, *, centered: bool, held: bool
 ) -> BlockComponent:
     """Build a block's term, and say so where none of its columns varies.
 
@@ -164,6 +167,8 @@ def make_block_component(
         Row weights.
     centered : bool
         Whether the fixed part has an intercept.
+    held : bool
+        Whether its variance is given, so that nothing about it has to be identified.
 
     Returns
     -------
@@ -171,12 +176,13 @@ def make_block_component(
     """
     block = make_block(columns, weights, centered=centered)
     notes = []
-    if block is None:
+    if block is None and not held:
         notes.append(
             f"No column of feature block {name!r} varies: its variance is not identified and is "
             "set to 0. Remove it from `feature_blocks`."
         )
-    return BlockComponent(name, columns.shape[1], block, tuple(notes))
+    center = to_dense(columns[:1])[0] if block is None else block.center
+    return BlockComponent(name, columns.shape[1], block, center, tuple(notes))
 
 
 def make_component(

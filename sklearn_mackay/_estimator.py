@@ -61,6 +61,7 @@ from ._inference import (
     coefficient_tests,
     coefficient_zeta,
     curvature,
+    in_unit_of_y,
     likelihood_ratio,
     normal_quantile,
     profiled,
@@ -198,8 +199,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Their standard errors; NaN for a column dropped as a combination of others. Those that
         depend on a feature block need `store_covariance`, and are NaN without.
     vcov_ : ndarray of shape (1 + n_fixed, 1 + n_fixed)
-        Covariance of the intercept and of the fixed coefficients that are in no feature block;
-        beside dense blocks the intercept's is that at the blocks' means.
+        Covariance of the intercept and of the fixed coefficients that are in no feature block.
+        Beside feature blocks the intercept's needs `store_covariance`, and is NaN without.
     variance_components_ : dict of str to float or ndarray of shape (s, s)
         Variance of each factor's effects, a covariance matrix with slopes (intercept first, then
         slopes as given); of each feature block's coefficients; and "residual". In squared units
@@ -708,6 +709,33 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         }
 
     @property
+    def vcov_(self) -> Array:
+        """Covariance of the intercept and of the fixed coefficients in no feature block.
+
+        Returns
+        -------
+        ndarray of shape (1 + n_fixed, 1 + n_fixed) or (n_outputs, 1 + n_fixed, 1 + n_fixed)
+            In squared units of `intercept_` and `coef_`; NaN for a column dropped as a
+            combination of others, and for the intercept beside feature blocks where the fit kept
+            no covariance.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> print(model.vcov_.round(2))
+        [[95.01 -2.91]
+         [-2.91  0.65]]
+        """
+        check_is_fitted(self)
+        if not self._roles.blocks or self._models is None:
+            return np.array(self._vcov)
+        outputs = [model.fixed_covariance() for model in self._models]
+        return np.array(outputs) if self._has_outputs else outputs[0]
+
+    @property
     def coef_std_(self) -> Array:
         """Standard errors of the coefficients; NaN where they are not known.
 
@@ -941,8 +969,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         if n_lost:
             warn_user(
                 f"{n_lost} of the rows cannot be predicted without their fold, which alone "
-                "determines a fixed effect: they are NaN. Remove fixed features that are zero "
-                "elsewhere."
+                "determines a fixed effect: they are NaN. Use smaller folds or more rows, or "
+                "remove fixed features that are zero elsewhere."
             )
         return held
 
@@ -977,12 +1005,14 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         (('intercept', 'Days'), array([ 22.8, 161. ]))
         """
         model, _, solve = self._at_optimum()
-        tests = self._tests(curvature(model, solve, Coordinates(model)))
+        unit = in_unit_of_y(model)
+        tests = self._tests(curvature(unit, solve, Coordinates(unit)), model.y_scale)
         return tests if self.fit_intercept else without_intercept(tests)
 
-    def _tests(self, curve: Curvature) -> FixedEffects:
+    def _tests(self, curve: Curvature, y_scale: float) -> FixedEffects:
         """Tests of all coefficients, the intercept first also where there is none."""
-        tests = coefficient_tests(self._fixed_names, self._fixed_estimates(), curve)
+        estimates = self._fixed_estimates()
+        tests = coefficient_tests(self._fixed_names, estimates, curve, y_scale)
         return with_intercept_std(tests, self.intercept_std_) if self._roles.blocks else tests
 
     def confint(
@@ -1070,11 +1100,11 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             shown = tqdm(refits, total=n_resamples, disable=not verbose, leave=False)
             return quantile_intervals(model, shown, chosen, self._fixed_estimates(), level)
         if method == "wald":
-            coordinates = Coordinates(model)
-            curve = curvature(model, solve, coordinates)
-            of_coefficients = self._tests(curve).interval(level).tolist()
+            coordinates = Coordinates(in_unit_of_y(model))
+            curve = curvature(coordinates.model, solve, coordinates)
+            of_coefficients = self._tests(curve, model.y_scale).interval(level).tolist()
             return {
-                name: wald_interval(p, coordinates, curve, level)
+                name: wald_interval(p, coordinates, curve, level, model.y_scale)
                 if isinstance(p, Parameter)
                 else tuple(of_coefficients[p])
                 for name, p in chosen.items()
@@ -1404,8 +1434,9 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             del coefficients["intercept"]
         elif self._roles.blocks:
             without["intercept"] = "depends on the feature blocks: see `intercept_std_`"
+        variance = np.diag(self.vcov_)
         for name, i in coefficients.items():
-            if not self.vcov_[i, i] > 0:
+            if not variance[i] > 0:
                 without[name] = "was dropped as a combination of others"
             elif method == "profile" and (self.method != "ml" or self.alpha not in (0.0, "auto")):
                 without[name] = (
@@ -1612,6 +1643,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 table.numeric(columns, copy=False)[rows],
                 weights[rows],
                 centered=options.fit_intercept,
+                held=name in options.held,
             )
             for name, columns in roles.blocks.items()
         ]
@@ -1620,9 +1652,11 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _fitted(self, estimates: Estimates, table: Table, roles: ColumnRoles) -> dict[str, Any]:
         """Fitted attributes of one response."""
-        std = np.sqrt(np.diag(estimates.fixed_cov))
-        if roles.blocks:
-            std[0] = np.nan  # of the rows' mean; at zero it depends on the blocks
+        fixed_cov = estimates.fixed_cov.copy()
+        if roles.blocks and self.fit_intercept:
+            # Of the rows' mean; at zero of the blocks' columns the blocks are part of it.
+            fixed_cov[0] = fixed_cov[:, 0] = np.nan
+        std = np.sqrt(np.diag(fixed_cov))
         k = estimates.n_parameters
         coef, coef_std = np.full((2, table.n_columns), np.nan)
         coef[list(roles.fixed)] = estimates.coef
@@ -1634,7 +1668,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return {
             "coef_": coef[features],
             "intercept_": estimates.intercept,
-            "vcov_": estimates.fixed_cov,
+            "_vcov": fixed_cov,
             "_n_parameters": k,
             "_n": estimates.n,
             "_response": estimates.response,

@@ -34,7 +34,7 @@ ITERATION = ("step", "deviance", "change", "variances")
 ATTRIBUTES = (
     "coef_",
     "intercept_",
-    "vcov_",
+    "_vcov",
     "_n_parameters",
     "_n",
     "_response",
@@ -382,7 +382,7 @@ def _expected(
         "coef_": (float, (n_features,), FINITE),
         "_coef_std": (float, (n_features,), KNOWN_OR_NAN),
         "_intercept_std": (float, (), KNOWN_OR_NAN),
-        "vcov_": (float, (n_fixed, n_fixed), PARTIAL_COVARIANCE),
+        "_vcov": (float, (n_fixed, n_fixed), PARTIAL_COVARIANCE),
         "_n": (float, (), POSITIVE),
         "_n_parameters": (int, (), NOT_NEGATIVE),
         "_response": (float, (3,), FINITE),

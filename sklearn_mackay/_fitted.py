@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy import linalg, sparse
 
 from ._components import AnyComponent, BlockComponent, Component
 from ._crossproducts import CrossProducts
@@ -70,6 +70,9 @@ class FittedModel:
         The user's unit of y.
     sigma2_scale : float
         The user's unit of the residual variance.
+    unseen : dict of str to float
+        Given variance, in internal units, of feature blocks no column of which varies: the data
+        say nothing about their coefficients.
     certainty : float
         1.0; 0.0 where the model fits y exactly and its effects are certain, NaN where there are no
         degrees of freedom to tell.
@@ -83,6 +86,7 @@ class FittedModel:
     fixed: FixedPart
     components: tuple[AnyComponent, ...]
     loadings: dict[str, Array]
+    unseen: dict[str, float]
     y_scale: float
     sigma2_scale: float
     certainty: float
@@ -127,7 +131,16 @@ class FittedModel:
         -------
         Rows
         """
-        n = len(fixed)
+        return self._rows(fixed @ self.fixed.to_coefficients, factors, blocks)
+
+    def _rows(
+        self,
+        on_fixed: Array,
+        factors: Mapping[str, LevelRows],
+        blocks: Mapping[str, Array],
+    ) -> Rows:
+        """The same for rows that are known in the internal coordinates of the fixed part."""
+        n = len(on_fixed)
         random, prior = [], np.zeros(n)
         for k, component in enumerate(self.active):
             Sigma = self.variances.Sigma[k]
@@ -137,7 +150,8 @@ class FittedModel:
                 part, variance = _factor_rows(component, factors.get(component.name), Sigma, n)
             random.append(part)
             prior += variance
-        on_fixed = fixed @ self.fixed.to_coefficients
+        for block, given in self._unseen_blocks(blocks):
+            prior += given * np.sum((blocks[block.name] - block.center) ** 2, axis=1)
         return Rows(self.posterior.rows(random, on_fixed), prior)
 
     def _block_rows(
@@ -151,6 +165,38 @@ class FittedModel:
         # The axes span what the training rows span; beyond it there is the prior.
         beyond = np.sum((centered / block.scale) ** 2, axis=1) - np.sum(Z**2, axis=1)
         return sparse.csr_array(Z), Sigma[0, 0] * np.maximum(beyond, 0.0)
+
+    def _unseen_blocks(self, blocks: Mapping[str, Array]) -> list[tuple[BlockComponent, float]]:
+        """Blocks among `blocks` that have no term but a given variance, and that variance."""
+        return [
+            (component, self.unseen[component.name])
+            for component in self.components
+            if isinstance(component, BlockComponent)
+            and component.name in self.unseen
+            and component.name in blocks
+        ]
+
+    def fixed_covariance(self) -> Array:
+        """Covariance (1 + p, 1 + p) of the intercept and coefficients, in the user's units.
+
+        Centring a feature block moves the internal intercept by the block's prediction at its
+        columns' means; this is the covariance of the intercept at zero of all columns.
+        """
+        rows = self._fixed_part_rows(self.fixed.to_coefficients, intercept=0)
+        C = self.certainty * self.posterior.covariance(rows.known) + np.diag(rows.prior_variance)
+        dropped = 1 + self.fixed.dropped
+        C[dropped] = C[:, dropped] = np.nan
+        return np.asarray(C * self.y_scale**2)
+
+    def _fixed_part_rows(self, on_fixed: Array, intercept: int) -> Rows:
+        """Rows at the blocks' centers, but the intercept's at zero of their columns."""
+        at_zero = np.arange(len(on_fixed))[:, None] == intercept
+        blocks = {
+            component.name: np.where(at_zero, 0.0, component.center)
+            for component in self.components
+            if isinstance(component, BlockComponent)
+        }
+        return self._rows(on_fixed, {}, blocks)
 
     def variance(self, rows: Rows) -> Array:
         """Variance of each row's linear predictor in the user's units, without the residual's."""
@@ -185,6 +231,9 @@ class FittedModel:
                 z = random_state.standard_normal((unknown.max(initial=0) + 1, len(root), n_samples))
                 columns = _internal_columns(component, columns) * (codes < 0)
                 draws += np.einsum("an,nas->ns", root @ columns, z[unknown])
+        for block, variance in self._unseen_blocks(blocks):
+            z = random_state.standard_normal((block.n_columns, n_samples)) * np.sqrt(variance)
+            draws += (blocks[block.name] - block.center) @ z
         return np.asarray(draws * self.y_scale)
 
     def _component(self, name: str) -> tuple[int | None, AnyComponent]:
@@ -209,10 +258,38 @@ class FittedModel:
         k, component = self._component(name)
         assert isinstance(component, Component)
         assert k is not None
-        model = self.without_fixed() if given_fixed else self
+        if not given_fixed:
+            own = self.posterior.level_covariances(k)
+        elif self.has_centered_blocks:
+            own = self._given_fixed(k)
+        else:
+            own = self.without_fixed().posterior.level_covariances(k)
         transform = self.y_scale * component.transform
-        own = self.certainty * model.posterior.level_covariances(k)
-        return np.asarray(transform @ own @ transform.T)
+        return np.asarray(transform @ (self.certainty * own) @ transform.T)
+
+    @property
+    def has_centered_blocks(self) -> bool:
+        """Whether the internal intercept is another than that at zero of the blocks' columns."""
+        return any(
+            isinstance(c, BlockComponent) and bool(np.any(c.center)) for c in self.components
+        )
+
+    def _given_fixed(self, k: int) -> Array:
+        """Covariance (L, s, s) of a term's coefficients where the user's fixed effects are known.
+
+        Conditional on the intercept at zero of all columns: centring a block has made it a
+        combination of the internal intercept and the block's coefficients. Equation (23) of
+        docs/theory.md.
+        """
+        posterior, r = self.posterior, len(self.beta)
+        known = self._fixed_part_rows(np.eye(r), intercept=r - 1)
+        C = posterior.covariance(known.known) + np.diag(known.prior_variance)
+        of_term = posterior.of_term(k, sparse.eye_array(posterior.sizes[k]))
+        cross = posterior.cross_covariance(of_term, known.known)
+        half = linalg.solve_triangular(linalg.cholesky(C, lower=True), cross.T, lower=True)
+        by_level = half.reshape(r, -1, posterior.coefficients[k])
+        told = np.einsum("rja,rjb->jab", by_level, by_level)
+        return np.asarray(posterior.level_covariances(k) - told)
 
     def without_fixed(self) -> FittedModel:
         """The same model with the fixed effects taken as known."""
@@ -224,7 +301,8 @@ class FittedModel:
         k, component = self._component(name)
         assert isinstance(component, BlockComponent)
         if k is None or component.term is None:
-            return np.zeros(component.n_columns)
+            std = np.sqrt(self.unseen.get(name, 0.0)) * self.y_scale
+            return np.full(component.n_columns, std)
         loadings, unit = self.loadings[name], 1.0 / component.term.scale
         known = self.certainty * self.posterior.variance_of_term(k, loadings)
         beyond = unit**2 - np.sum(loadings**2, axis=1)

@@ -448,6 +448,15 @@ def with_intercept_std(tests: FixedEffects, std: float) -> FixedEffects:
     return FixedEffects(tests.names, tests.estimate, *arrays)
 
 
+def in_unit_of_y(model: FittedModel) -> FittedModel:
+    """The same fit with its internal unit of y as the user's.
+
+    What is a square of a variance leaves the range of floating point numbers long before the
+    variances do.
+    """
+    return replace(model, y_scale=1.0, sigma2_scale=model.sigma2_scale / model.y_scale**2)
+
+
 def satterthwaite(curve: Curvature) -> Array:
     """Degrees of freedom of each coefficient's variance ``v``: ``2 v^2 / Var(v)``.
 
@@ -460,14 +469,33 @@ def satterthwaite(curve: Curvature) -> Array:
     models", Journal of Statistical Software 82(13).
     """
     v = np.diag(curve.beta_cov)
-    g = np.einsum("mjj->jm", curve.beta_cov_slopes)
+    # Of the logarithm: columns in an extreme unit have extreme variances.
+    g = np.einsum("mjj->jm", curve.beta_cov_slopes) / np.where(v > 0, v, 1.0)[:, None]
     spread = np.einsum("jm,mn,jn->j", g, curve.covariance, g)
-    return np.asarray(np.divide(2.0 * v**2, spread, out=np.full(len(v), np.inf), where=spread > 0))
+    return np.asarray(np.divide(2.0, spread, out=np.full(len(v), np.inf), where=spread > 0))
 
 
-def coefficient_tests(names: Sequence[str], estimate: Array, curve: Curvature) -> FixedEffects:
-    """Wald tests with Satterthwaite's degrees of freedom; NaN where a column was dropped."""
-    std = np.sqrt(np.diag(curve.beta_cov))
+def coefficient_tests(
+    names: Sequence[str], estimate: Array, curve: Curvature, y_scale: float
+) -> FixedEffects:
+    """Wald tests with Satterthwaite's degrees of freedom; NaN where a column was dropped.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of the coefficients.
+    estimate : ndarray of shape (1 + p,)
+        Coefficients in the user's units.
+    curve : Curvature
+        In units of `y_scale`.
+    y_scale : float
+        Unit of y.
+
+    Returns
+    -------
+    FixedEffects
+    """
+    std = np.sqrt(np.diag(curve.beta_cov)) * y_scale
     std = np.where(std > 0, std, np.nan)
     df = np.where(np.isnan(std), np.nan, satterthwaite(curve))
     t = estimate / std
@@ -487,11 +515,16 @@ def check_level(level: Any) -> float:
 
 
 def wald_interval(
-    parameter: Parameter, coordinates: Coordinates, curve: Curvature, level: float
+    parameter: Parameter,
+    coordinates: Coordinates,
+    curve: Curvature,
+    level: float,
+    y_scale: float,
 ) -> tuple[float, float]:
     """Interval from the curvature: of the logarithm of a standard deviation, of Fisher's z.
 
-    NaN at the boundary, where the curvature says nothing about the way inside.
+    NaN at the boundary, where the curvature says nothing about the way inside. Coordinates are in
+    units of `y_scale`, the interval in the user's.
     """
     is_correlation = len(parameter.coefficients) == 2
     transform, back = (np.arctanh, np.tanh) if is_correlation else (np.log, np.exp)
@@ -505,7 +538,8 @@ def wald_interval(
     if not 0.0 < std < TOO_FLAT:
         return np.nan, np.nan
     center, width = transform(value), normal_quantile(level) * std
-    return float(back(center - width)), float(back(center + width))
+    unit = 1.0 if is_correlation else y_scale
+    return float(unit * back(center - width)), float(unit * back(center + width))
 
 
 def choose_parameters(
@@ -951,30 +985,38 @@ def variance_shares(model: FittedModel, *, has_intercept: bool) -> VarianceShare
     linear mixed-effects models", Methods in Ecology and Evolution 4; Johnson (2014), the same 5.
     """
     n, r = model.crossproducts.n, len(model.beta)
-    total = model.fixed.offset + model.y_scale * model.beta
-    gram = model.crossproducts.fixed[:r, :r]
     of_fixed = np.nan
     if has_intercept:
-        of_fixed = float(total @ gram @ total / n - (gram[-1] @ total / n) ** 2)
+        # In units of y, whose squares are within the range of floating point numbers.
+        features = model.fixed.offset[:-1] / model.y_scale + model.beta[:-1]
+        gram = _centered_gram(model.crossproducts.fixed[:r, :r]) / n
+        of_fixed = max(float(features @ gram @ features), 0.0)
     of_blocks, of_factors = 0.0, {}
     for k, component in enumerate(model.active):
         term = model.crossproducts.terms[k]
         own = term.own.sum(axis=2) / n
         if has_intercept and isinstance(component, BlockComponent):
-            own = own - np.sum((term.fixed[0, r - 1] / n) ** 2)
-        variance = float(np.sum(own * model.variances.Sigma[k])) * model.y_scale**2
+            own = np.maximum(own - np.sum((term.fixed[0, r - 1] / n) ** 2), 0.0)
+        variance = float(np.sum(own * model.variances.Sigma[k]))
         if isinstance(component, BlockComponent):
             of_blocks += variance
         else:
             of_factors[component.name] = variance
     random = sum(of_factors.values())
-    features = of_fixed + of_blocks
-    whole = features + random + model.sigma2
+    of_features = of_fixed + of_blocks
+    sigma2 = model.sigma2 / model.y_scale**2
+    whole = of_features + random + sigma2
     return VarianceShares(
-        r2_marginal=_share(features, whole),
-        r2_conditional=_share(features + random, whole),
-        icc={name: _share(value, random + model.sigma2) for name, value in of_factors.items()},
+        r2_marginal=_share(of_features, whole),
+        r2_conditional=_share(of_features + random, whole),
+        icc={name: _share(value, random + sigma2) for name, value in of_factors.items()},
     )
+
+
+def _centered_gram(gram: Array) -> Array:
+    """Gram matrix of the columns before the last, the intercept, less their means."""
+    of_intercept = gram[:-1, -1]
+    return np.asarray(gram[:-1, :-1] - np.outer(of_intercept, of_intercept) / gram[-1, -1])
 
 
 def _share(part: float, whole: float) -> float:

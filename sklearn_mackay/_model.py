@@ -600,6 +600,11 @@ def _to_user_units(
                 fixed=fixed,
                 components=tuple(component.without_rows() for component in components),
                 loadings={},
+                unseen={
+                    component.name: float(options.held[component.name][0, 0]) / y_scale**2
+                    for component in components
+                    if component.term is None and component.name in options.held
+                },
                 y_scale=y_scale,
                 sigma2_scale=sigma2_scale,
                 certainty=certainty,

@@ -143,6 +143,15 @@ class Posterior:
         """``WCW'`` for the rows ``W`` of a sparse array (n, Q), dense."""
         return next(self.covariances(rows, [np.arange(rows.shape[0])]))
 
+    def cross_covariance(self, rows: Any, others: Any) -> Array:
+        """``WCV'`` for the rows ``W`` and ``V`` of sparse arrays (n, Q) and (m, Q), dense."""
+        within, reduced, _ = self._reduced(rows)
+        others_within, _, on_inverse = self._reduced(others)
+        total = np.asarray(reduced @ on_inverse.T)
+        for part, other, term in zip(within, others_within, self.chain, strict=True):
+            total += to_dense((part @ term.inverse) @ other.T)
+        return total
+
     def covariances(self, rows: Any, folds: Sequence[NDArray[np.intp]]) -> Iterator[Array]:
         """``W_J C W_J'`` of the rows of each fold, dense; eliminating for many folds at once."""
         step = max(BLOCK_ENTRIES // max(len(self.corner_cholesky), 1), 1)

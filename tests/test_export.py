@@ -283,7 +283,7 @@ def leaves(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 COVARIANCES = {
-    "vcov_": [1.0, 2.0, 2.0, 1.0],
+    "_vcov": [1.0, 2.0, 2.0, 1.0],
     "variance_components_": [1.0, 2.0, 2.0, 1.0],
     "asymmetric": [1.0, 0.5, 0.4, 1.0],
     "negative": [-1.0, 0.0, 0.0, 1.0],
@@ -293,7 +293,7 @@ COVARIANCES = {
 
 
 @pytest.mark.parametrize("entries", COVARIANCES.values(), ids=COVARIANCES)
-@pytest.mark.parametrize("path", ["vcov_", "variance_components_/dict/0/1"])
+@pytest.mark.parametrize("path", ["_vcov", "variance_components_/dict/0/1"])
 def test_what_is_no_covariance_is_refused(document, path, entries):
     change(document, f"attributes/{path}/array", entries)
     with pytest.raises(ValueError, match="not a covariance, symmetric and positive semi-definite"):

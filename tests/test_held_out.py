@@ -226,3 +226,53 @@ def test_several_outputs_are_refused(data):
     model = MacKayMixedRegressor(**CROSSED).fit(data.frame, np.column_stack([data.y] * 2))
     with pytest.raises(ValueError, match="one output"):
         model.loo_predict(data.frame, data.y)
+
+
+FEW_ROWS = {
+    "intercepts": {"groups": "g"},
+    "slopes": {"groups": "g", "random_slopes": {"g": ["x"]}},
+    "diagonal": {"groups": "g", "random_slopes": {"g": ["x"]}, "covariance": "diagonal"},
+    "block": {"groups": "g", "alpha": "auto"},
+    "ridge": {"groups": "g", "alpha": 1.0},
+    "ml": {"groups": "g", "random_slopes": {"g": ["x"]}, "method": "ml"},
+}
+
+
+@pytest.fixture
+def sloped() -> tuple[pd.DataFrame, np.ndarray]:
+    rng = np.random.default_rng(5)
+    X = pd.DataFrame({"x": rng.normal(size=80), "g": np.arange(80) % 8})
+    b = rng.normal(size=(8, 2))[X["g"]]
+    return X, 2.0 + b[:, 0] + (1.0 + b[:, 1]) * X["x"].to_numpy() + rng.normal(size=80)
+
+
+@pytest.mark.parametrize("parameters", FEW_ROWS.values(), ids=FEW_ROWS)
+def test_nothing_is_known_without_all_rows(sloped, parameters):
+    """One row, a fold that is all rows, and the only level: no row is left to predict from."""
+    X, y = sloped
+    model = MacKayMixedRegressor(**parameters).fit(X, y)
+    one, level = X.iloc[:1], X[X["g"] == 0]
+    ways = {
+        "a row": lambda: model.loo_predict(one, y[:1]),
+        "a row as a level": lambda: model.logo_predict(one, y[:1], "g"),
+        "the only level": lambda: model.logo_predict(level, y[level.index], "g"),
+        "all rows": lambda: model.cv_predict(X, y, [(np.arange(0), np.arange(80))]),
+    }
+    for name, way in ways.items():
+        with pytest.warns(UserWarning, match="cannot be predicted without their fold") as record:
+            held = way()
+        assert len(record) == 1, name
+        for values in (held.mean, held.std, held.log_density):
+            assert np.isnan(values).all(), name
+
+
+def test_without_intercept_the_prior_predicts_a_row(sloped):
+    X, y = sloped
+    model = MacKayMixedRegressor(
+        groups="g", random_slopes={"g": ["x"]}, fixed_features=[], fit_intercept=False
+    ).fit(X, y)
+    held = model.loo_predict(X.iloc[:1], y[:1])
+    z = np.array([1.0, X["x"].iloc[0]])
+    variance = z @ model.variance_components_["g"] @ z + model.variance_components_["residual"]
+    assert_allclose(held.mean, 0.0, atol=RTOL)
+    assert_allclose(held.std, np.sqrt(variance), rtol=RTOL)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from reference_data import DATA, load_reference, read_table
-from scipy import optimize, stats
+from scipy import optimize, sparse, stats
 from test_estimator import Data
 
 from sklearn_mackay import MacKayMixedRegressor
@@ -460,6 +460,57 @@ def test_the_intercept_beside_a_block_is_that_at_zero():
     assert "intercept" not in model.confint()
     with pytest.raises(ValueError, match="see `intercept_std_`"):
         model.confint("intercept")
+
+
+UNIT_RTOL = 1e-7  # two fits of the same numbers up to rounding
+
+
+@pytest.mark.parametrize("unit", [1e-140, 1e-100, 1e-80, 1e80, 1e140])
+@pytest.mark.parametrize("slopes", [[], ["x"]], ids=["intercepts", "slopes"])
+def test_what_is_derived_does_not_depend_on_the_unit_of_y(data, slopes, unit):
+    frame = data.frame[["x", "z", "a"]]
+    parameters = {"groups": "a", "random_slopes": {"a": slopes}}
+
+    def derived(c: float) -> dict[str, np.ndarray]:
+        model = MacKayMixedRegressor(**parameters).fit(frame, c * data.y)
+        tests, shares = model.fixed_effects(), model.explained_variance()
+        held = model.loo_predict(frame, c * data.y)
+        found = {
+            "tests": np.array([tests.df, tests.t_value, tests.p_value, tests.std_error / c]),
+            "shares": np.array([shares.r2_marginal, shares.r2_conditional, shares.icc["a"]]),
+            "std": model.predict(frame, return_std=True)[1] / c,
+            "held out": np.array([held.mean / c, held.std / c, held.log_density + np.log(c)]),
+        }
+        for method, options in (("wald", {}), ("bootstrap", {"n_resamples": 5})):
+            for name, interval in model.confint(method=method, **options).items():
+                found[f"{method} {name}"] = np.array(interval) / (1 if "cor" in name else c)
+        return found
+
+    ours, expected = derived(unit), derived(1.0)
+    for name, value in expected.items():
+        assert_allclose(ours[name], value, rtol=UNIT_RTOL, atol=UNIT_RTOL, err_msg=name)
+
+
+@pytest.mark.parametrize("unit", [1e-100, 1e100])
+def test_degrees_of_freedom_do_not_depend_on_a_features_unit(data, unit):
+    frame = data.frame[["x", "z", "a"]]
+    model, moved = (
+        MacKayMixedRegressor(groups="a").fit(X, data.y)
+        for X in (frame, frame.assign(x=unit * frame["x"]))
+    )
+    assert_allclose(moved.fixed_effects().df, model.fixed_effects().df, rtol=UNIT_RTOL)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6, 1e12])
+@pytest.mark.parametrize("to_matrix", [np.asarray, sparse.csr_array], ids=["dense", "sparse"])
+def test_shares_of_variance_are_not_negative(to_matrix, offset):
+    rng = np.random.default_rng(9)
+    g, X = np.repeat(np.arange(8), 5), to_matrix(rng.normal(size=(40, 1)))
+    y = offset + rng.normal(size=8)[g] + rng.normal(size=40)
+    shares = MacKayMixedRegressor(fixed_features=[]).fit(X, y, groups=g).explained_variance()
+    assert shares.r2_marginal == 0.0
+    assert 0.0 <= shares.r2_conditional <= 1.0
+    assert all(0.0 <= share <= 1.0 for share in shares.icc.values())
 
 
 # Refusals.

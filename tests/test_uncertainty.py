@@ -324,3 +324,124 @@ def test_kind_must_be_known(data):
     model = MacKayMixedRegressor(groups="b").fit(data.frame[["x", "b"]], data.y)
     with pytest.raises(ValueError, match="`kind` must be"):
         model.predict_interval(data.frame[["x", "b"]], kind="tolerance")
+
+
+# Feature blocks beside an intercept: centring dense columns moves the internal intercept.
+
+CONTAINERS = {"dense": np.asarray, "sparse": sparse.csr_array}
+HELD = {"g": 1.5, "genes": 0.5, "other": 0.2, "residual": 0.8}
+
+
+class BesideBlocks:
+    """Ten groups, a fixed feature and two blocks of large mean, at given variances."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        rng = np.random.default_rng(11)
+        n, p = shape
+        self.g = np.arange(n) % 10
+        self.x = rng.normal(2.0, 1.0, size=n)
+        self.genes, self.other = rng.normal(5.0, 1.0, size=(n, p)), rng.normal(-3.0, 1.0, (n, 2))
+        self.y = self.x + self.genes.mean(axis=1) + rng.normal(size=n)
+        self.X = np.column_stack([self.x, self.genes, self.other, self.g])
+
+    def fit(self, container, **parameters) -> MacKayMixedRegressor:
+        group = self.X.shape[1] - 1
+        model = MacKayMixedRegressor(
+            groups=[group],
+            feature_blocks={"genes": range(1, group - 2), "other": [group - 2, group - 1]},
+            fixed_variances={f"x{group}" if key == "g" else key: v for key, v in HELD.items()},
+            **parameters,
+        )
+        return model.fit(container(self.X), self.y)
+
+    def covariance(self, fixed: np.ndarray) -> np.ndarray:
+        """Of estimate less truth: group effects, blocks' coefficients, coefficients of `fixed`."""
+        p = self.genes.shape[1]
+        W = np.column_stack([np.eye(10)[self.g], self.genes, self.other, fixed])
+        prior = np.repeat([HELD["g"], HELD["genes"], HELD["other"]], [10, p, 2])
+        precision = np.append(1 / prior, np.zeros(fixed.shape[1]))
+        return np.linalg.inv(W.T @ W / HELD["residual"] + np.diag(precision))
+
+
+@pytest.fixture(params=[(60, 5), (25, 40)], ids=["tall", "wide"])
+def beside_blocks(request):
+    return BesideBlocks(request.param)
+
+
+@pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
+def test_effects_given_the_fixed_effects_beside_blocks_are_those_of_dense_algebra(
+    beside_blocks, container
+):
+    model = beside_blocks.fit(container)
+    factor, n = model.groups_[0], len(beside_blocks.y)
+    given = model.random_effects_covariance(factor, given_fixed=True)
+    expected = np.diag(beside_blocks.covariance(np.empty((n, 0))))[:10]
+    assert_allclose(given.ravel(), expected, rtol=RTOL)
+    design = np.column_stack([np.ones(n), beside_blocks.x])
+    C = beside_blocks.covariance(design)
+    assert_allclose(model.random_effects_covariance(factor).ravel(), np.diag(C)[:10], rtol=RTOL)
+    assert_allclose(model.vcov_, C[-2:, -2:], rtol=POLARISED_RTOL)
+    assert_allclose(model.intercept_std_, np.sqrt(C[-2, -2]), rtol=RTOL)
+    assert_allclose(model.coef_std_[:-2], np.sqrt(np.diag(C))[[-1, *range(10, len(C) - 4)]])
+
+
+@pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
+def test_without_a_kept_covariance_the_intercept_beside_blocks_has_none(beside_blocks, container):
+    model, kept = (beside_blocks.fit(container, store_covariance=keep) for keep in (False, True))
+    assert np.isnan(model.vcov_[0]).all()
+    assert_allclose(model.vcov_[1, 1], kept.vcov_[1, 1], rtol=RTOL)
+
+
+@pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
+@pytest.mark.parametrize("value", [0.1, 3.0])
+def test_a_constant_block_of_given_variance_keeps_its_prior(container, value):
+    """With an intercept the data say nothing about its coefficients: they have their prior."""
+    rng = np.random.default_rng(12)
+    x, g = rng.normal(size=60), np.arange(60) % 6
+    X = np.column_stack([x, np.full(60, value), np.full(60, 2 * value)])
+    y = 1.0 + x + rng.normal(size=6)[g] + rng.normal(size=60)
+    held = {"flat": 4.0, "residual": 1.0}
+    model = MacKayMixedRegressor(feature_blocks={"flat": [1, 2]}, fixed_variances=held)
+    model.fit(container(X), y, groups=g)
+    alone = MacKayMixedRegressor(fixed_variances={"residual": 1.0})
+    alone.fit(container(X[:, :1]), y, groups=g)
+    assert model.variance_components_["flat"] == 4.0
+    assert_allclose(model.coef_, [alone.coef_[0], 0.0, 0.0], atol=SAME_RTOL)
+    assert_allclose(model.coef_std_, [alone.coef_std_[0], 2.0, 2.0], rtol=RTOL)
+    assert_allclose(model.log_likelihood_, alone.log_likelihood_, rtol=RTOL)
+    flat = 4.0 * (value**2 + (2 * value) ** 2)
+    assert_allclose(model.intercept_std_**2, alone.intercept_std_**2 + flat, rtol=RTOL)
+    new = np.array([[0.5, value + 1.0, 2 * value], [0.5, value, 2 * value - 3.0]])
+    moved = 4.0 * np.array([1.0, 9.0])
+    mean, std = model.predict(container(new), g[:2], return_std=True)
+    mean_alone, std_alone = alone.predict(container(new[:, :1]), g[:2], return_std=True)
+    assert_allclose(mean, mean_alone, rtol=SAME_RTOL)
+    assert_allclose(std**2, std_alone**2 + moved, rtol=RTOL)
+    draws = model.sample_y(container(new), DRAWS, groups=g[:2])
+    assert_allclose(draws.std(axis=1), std, rtol=DRAWS_RTOL)
+
+
+@pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
+@pytest.mark.parametrize("shape", [(40, 3), (10, 30)], ids=["tall", "wide"])
+def test_a_constant_block_of_free_variance_is_told(container, shape):
+    X = np.column_stack([np.full(shape, 0.1), np.random.default_rng(13).normal(size=shape[0])])
+    model = MacKayMixedRegressor(feature_blocks={"flat": range(shape[1])})
+    with pytest.warns(UserWarning, match="No column of feature block 'flat' varies"):
+        model.fit(container(X), X[:, -1] + np.random.default_rng(14).normal(size=shape[0]))
+    assert model.variance_components_["flat"] == 0.0
+    assert_array_equal(model.coef_std_[:-1], 0.0)
+
+
+def test_a_constant_block_without_intercept_is_a_feature():
+    X, y = np.full((30, 1), 2.0), np.random.default_rng(15).normal(4.0, 1.0, size=30)
+    held = {"flat": 4.0, "residual": 1.0}
+    model = MacKayMixedRegressor(
+        feature_blocks={"flat": [0]}, fixed_variances=held, fit_intercept=False
+    ).fit(X, y)
+    precision = 30 * 2.0**2 + 1 / 4.0
+    assert_allclose(model.coef_, 2.0 * y.sum() / precision, rtol=RTOL)
+    assert_allclose(model.coef_std_, 1 / np.sqrt(precision), rtol=RTOL)
+    zero = MacKayMixedRegressor(
+        feature_blocks={"flat": [0]}, fixed_variances=held, fit_intercept=False
+    ).fit(np.zeros((30, 1)), y)
+    assert_allclose(zero.predict([[3.0]], return_std=True)[1], np.sqrt(9.0 * 4.0 + 1.0), rtol=RTOL)
