@@ -21,6 +21,15 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from ._bootstrap import bootstrap
+from ._comparison import (
+    mark_block,
+    mark_columns,
+    mark_factor,
+    order,
+    require_nested,
+    standardise,
+    statistic,
+)
 from ._components import (
     RESIDUAL,
     AnyComponent,
@@ -399,6 +408,12 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         rows = _counted(weights)
         groupings, components = self._build_components(table, roles, arrays, weights, options)
         fixed = table.numeric(roles.fixed, copy=self.copy_X)
+        # Before the fixed columns are centred, which may be in place.
+        marks = (
+            self._mark_data(table, roles, fixed, components, y, weights, options)
+            if y.ndim == 1
+            else None
+        )
 
         def prepare(crossproducts: CrossProducts, *, reml: bool) -> Engine:
             return prepare_engine(
@@ -423,6 +438,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         fitted = outputs[0] if y.ndim == 1 else _stacked(outputs)
         models = tuple(one.kept for one in estimates if one.kept is not None)
         fitted["_models"] = models or None
+        fitted["_marks"] = None if marks is None else {**marks, **estimates[0].marks}
         fitted["_fixed_names"] = ("intercept", *(table.name(c) for c in roles.fixed))
         self._keep(fitted, table, roles, groupings, shell)
         self._warn(estimates, components, groupings)
@@ -1165,6 +1181,12 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def compare(self, other: MacKayMixedRegressor) -> LikelihoodRatio:
         """Compare with a nested fit to the same data by the ratio of their likelihoods.
 
+        The statistic is ``2 (l_large - l_small)``, of REML fits with ``log|X'WX|`` taken out of the
+        likelihoods, so that units and contrasts of the fixed features do not matter. A fit keeps
+        no rows: that both saw the same data is known by the sums of weights and of squares of y,
+        by what the fixed part leaves of y, and by the correlation of y with each column and its
+        sums by level. Factors and features of other names are recognised by these.
+
         Parameters
         ----------
         other : MacKayMixedRegressor
@@ -1181,8 +1203,15 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             For another estimator.
         ValueError
             For fits by different criteria, with different penalties or weights, of several
-            outputs, or to different data; for REML fits with different fixed parts, whose
-            likelihoods are not comparable; for equal numbers of parameters.
+            outputs, or to different data; for REML fits whose fixed parts span different spaces,
+            so that their likelihoods are not comparable; where the larger fit lacks something of
+            the smaller one, has the lower likelihood, or as many parameters; for a residual
+            variance of zero.
+
+        References
+        ----------
+        Bates, Maechler, Bolker, Walker (2015), "Fitting linear mixed-effects models using lme4",
+        for ``anova(refit = FALSE)``, which compares REML fits in the same units.
 
         Examples
         --------
@@ -1201,32 +1230,12 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         check_is_fitted(other)
         if self._has_outputs or other._has_outputs:
             raise ValueError("Fits of several outputs cannot be compared: fit one at a time.")
-        criteria = ["ml" if model.method == "ml" else "reml" for model in (self, other)]
-        if criteria[0] != criteria[1] or "quick" in (self.method, other.method):
-            raise ValueError(
-                f"Fits by method={self.method!r} and method={other.method!r} cannot be compared: "
-                "their likelihoods are not the same."
-            )
-        if not np.allclose(self._response, other._response, rtol=1e-9, atol=0):
-            raise ValueError("The fits saw different data: their likelihoods are not comparable.")
-        penalties = [0.0 if model.alpha == "auto" else model.alpha for model in (self, other)]
-        if penalties[0] != penalties[1] or self.weight_type != other.weight_type:
-            raise ValueError("Fits with different `alpha` or `weight_type` cannot be compared.")
-        fixed = [(set(model._fixed_names), model.fit_intercept) for model in (self, other)]
-        if criteria[0] == "reml" and fixed[0] != fixed[1]:
-            raise ValueError(
-                "REML fits with different fixed parts cannot be compared. Fit both with "
-                "method='ml'."
-            )
-        if self._n_parameters == other._n_parameters:
-            raise ValueError(
-                f"Both fits have {self._n_parameters} parameters, so that neither is nested in the "
-                "other. Compare `aic_`, `bic_` or the log density of `loo_predict`."
-            )
-        return likelihood_ratio(
-            (self.log_likelihood_, other.log_likelihood_),
-            (self._n_parameters, other._n_parameters),
-        )
+        small, large = order(self._comparable(), other._comparable())
+        self._require_errors()
+        other._require_errors()
+        require_nested(small, large)
+        value = statistic(small, large)
+        return likelihood_ratio(value, large["n_parameters"] - small["n_parameters"])
 
     def explained_variance(self) -> VarianceShares:
         """Marginal and conditional R2 of Nakagawa and Schielzeth, and intraclass correlations.
@@ -1378,6 +1387,22 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 "the version that wrote it."
             )
         super().__setstate__(attributes)
+
+    def _comparable(self) -> dict[str, Any]:
+        """The marks of the fit, with its likelihood."""
+        marks = self._marks
+        if marks is None:
+            raise ValueError(
+                "A fit that was read from JSON text does not know its data: compare the fits "
+                "themselves, or pickles of them."
+            )
+        return {
+            **marks,
+            "columns": dict(zip(marks["columns"], marks["column_marks"].T, strict=True)),
+            "n_parameters": self._n_parameters,
+            "log_likelihood": self.log_likelihood_,
+            "mc_error": self.log_likelihood_mc_error_,
+        }
 
     def _untested(self) -> FixedEffects:
         """Fixed effects whose degrees of freedom are not known."""
@@ -1650,6 +1675,51 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         blocks.sort(key=lambda block: block.term is None or not block.term.is_large)
         return groupings, [*components, *blocks]
 
+    def _mark_data(
+        self,
+        table: Table,
+        roles: ColumnRoles,
+        fixed: Any,
+        components: Sequence[AnyComponent],
+        y: Array,
+        weights: Array,
+        options: Options,
+    ) -> dict[str, Any]:
+        """What `compare` will know of the model, and of the data it saw."""
+        rows = _counted(weights)
+        response = standardise(y[rows], weights[rows])
+
+        def mark(columns: Any) -> Array:
+            return mark_columns(columns if isinstance(rows, slice) else columns[rows], response)
+
+        factors = {factor.name: factor for factor in roles.factors}
+        slopes = [c for c in dict.fromkeys(roles.slopes) if c not in roles.fixed]
+        of_columns = [mark(fixed)] + [mark(table.numeric(slopes))] * bool(slopes)
+        about_mean = options.fit_intercept and options.method != "ml"
+        terms: dict[str, dict[str, Any]] = {"factors": {}, "blocks": {}}
+        for component in components:
+            name, held = component.name, options.held.get(component.name)
+            if isinstance(component, BlockComponent):
+                columns = mark(table.numeric(roles.blocks[name], copy=False))
+                terms["blocks"][name] = mark_block(
+                    component, columns, about_mean=about_mean, held=held
+                )
+            else:
+                terms["factors"][name] = mark_factor(
+                    component, response, intercept=factors[name].intercept, held=held
+                )
+        return {
+            "method": self.method,
+            "alpha": options.alpha,
+            "weight_type": self.weight_type,
+            "intercept": options.fit_intercept,
+            "features": [table.name(c) for c in roles.fixed],
+            "columns": [table.name(c) for c in (*roles.fixed, *slopes)],
+            "column_marks": np.hstack(of_columns),
+            "held": options.held.get(RESIDUAL),
+            **terms,
+        }
+
     def _fitted(self, estimates: Estimates, table: Table, roles: ColumnRoles) -> dict[str, Any]:
         """Fitted attributes of one response."""
         fixed_cov = estimates.fixed_cov.copy()
@@ -1671,7 +1741,6 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             "_vcov": fixed_cov,
             "_n_parameters": k,
             "_n": estimates.n,
-            "_response": estimates.response,
             "_intercept_std": float(std[0]),
             "_coef_std": coef_std[features],
             "variance_components_": _by_factor(estimates.Sigma),

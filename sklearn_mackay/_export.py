@@ -37,7 +37,6 @@ ATTRIBUTES = (
     "_vcov",
     "_n_parameters",
     "_n",
-    "_response",
     "_intercept_std",
     "_coef_std",
     "variance_components_",
@@ -60,7 +59,7 @@ ATTRIBUTES = (
     "n_features_in_",
 )
 NAMES = "feature_names_in_"
-ASIDE = ("_models", "_roles", "_groupings", "groups_", "group_levels_")
+ASIDE = ("_models", "_marks", "_roles", "_groupings", "groups_", "group_levels_")
 
 PSD_RTOL = 1e-8  # rounding of a covariance beside the product of its standard deviations
 
@@ -171,6 +170,7 @@ def from_text(text: str, parameter_names: Collection[str]) -> tuple[dict[str, An
         "_roles": roles,
         "_groupings": groupings,
         "_models": None,
+        "_marks": None,
         "groups_": [factor.name for factor in roles.factors],
         "group_levels_": {grouping.name: grouping.labels for grouping in groupings},
     }
@@ -385,7 +385,6 @@ def _expected(
         "_vcov": (float, (n_fixed, n_fixed), PARTIAL_COVARIANCE),
         "_n": (float, (), POSITIVE),
         "_n_parameters": (int, (), NOT_NEGATIVE),
-        "_response": (float, (3,), FINITE),
         "log_likelihood_": (float, (), ANY),
         "log_likelihood_mc_error_": (float, (), KNOWN_OR_NAN),
         "aic_": (float, (), ANY),

@@ -896,7 +896,8 @@ class LikelihoodRatio:
     Attributes
     ----------
     statistic : float
-        Twice the difference of the log-likelihoods, the larger model's less the smaller's.
+        Twice the difference of the log-likelihoods, the larger model's less the smaller's; of
+        REML's without ``log|X'WX|``, which only the units of the columns move.
     df : int
         Difference of their numbers of parameters.
     p_value : float
@@ -926,15 +927,9 @@ class LikelihoodRatio:
     p_value: float
 
 
-def likelihood_ratio(
-    log_likelihoods: tuple[float, float], n_parameters: tuple[int, int]
-) -> LikelihoodRatio:
-    """Compare two fits to the same data, in either order."""
-    (small, large), df = log_likelihoods, n_parameters[1] - n_parameters[0]
-    if df < 0:
-        small, large, df = large, small, -df
-    statistic = 2.0 * (large - small)
-    return LikelihoodRatio(statistic, df, float(chdtrc(df, max(statistic, 0.0))))
+def likelihood_ratio(statistic: float, df: int) -> LikelihoodRatio:
+    """A statistic of nested fits with its p value."""
+    return LikelihoodRatio(statistic, df, float(chdtrc(df, statistic)))
 
 
 @dataclass(frozen=True)

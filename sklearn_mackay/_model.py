@@ -91,8 +91,9 @@ class Estimates:
         ``-2 log-likelihood``; ``-inf`` where the model fits y exactly.
     n : float
         Number of rows the criterion counted.
-    response : ndarray of shape (3,)
-        Sum of the weights, mean and standard deviation of y: what tells data apart.
+    marks : dict of str to float
+        What tells data apart: number of rows, logarithms of weights, mean and standard deviation
+        of y, rank of the fixed part and what it leaves of y, and ``log|X'WX|`` of REML.
     n_parameters : int
         Estimated parameters, for information criteria.
     converged, singular : bool
@@ -133,7 +134,7 @@ class Estimates:
     gamma: dict[str, float]
     deviance: float
     n: float
-    response: Array
+    marks: dict[str, float]
     n_parameters: int
     converged: bool
     singular: bool
@@ -545,7 +546,17 @@ def _to_user_units(
         },
         deviance=_deviance(fit, fixed, freedom, y_scale, options.method, exact_fit),
         n=crossproducts.n,
-        response=moments,
+        marks={
+            "n": crossproducts.n,
+            "sum_log_weights": crossproducts.sum_log_weights,
+            "mean": float(moments[1]),
+            "sd": float(moments[2]),
+            "rank": crossproducts.n_unpenalized,
+            "residual": 0.0 if explained else y_scale,
+            "log_det_fixed": 0.0
+            if options.method == "ml"
+            else _log_det_fixed(crossproducts) - 2.0 * fixed.log_det_basis,
+        },
         n_parameters=crossproducts.n_unpenalized
         + n_free
         + (RESIDUAL not in options.held)
@@ -643,6 +654,13 @@ def _deviance(
         return np.nan
     basis = 0.0 if method == "ml" else 2.0 * fixed.log_det_basis
     return fit.deviance + 2.0 * freedom.dof * float(np.log(y_scale)) - basis
+
+
+def _log_det_fixed(crossproducts: CrossProducts) -> float:
+    """``log|X'WX|`` of the unpenalised internal columns."""
+    r = len(crossproducts.penalty)
+    free = slice(r - crossproducts.n_unpenalized, r)
+    return float(np.linalg.slogdet(crossproducts.fixed[free, free])[1])
 
 
 def _is_singular(component: AnyComponent, fit: Fit, index: Mapping[str, int]) -> bool:

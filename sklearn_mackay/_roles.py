@@ -59,6 +59,11 @@ class ColumnRoles:
     blocks: dict[str, tuple[int, ...]]
 
     @property
+    def slopes(self) -> tuple[int, ...]:
+        """Positions of all slopes, factor by factor."""
+        return tuple(slope for factor in self.factors for slope in factor.slopes)
+
+    @property
     def features(self) -> tuple[int, ...]:
         """Positions of all columns that have one coefficient."""
         in_blocks = [column for columns in self.blocks.values() for column in columns]

@@ -52,6 +52,7 @@ LAYERS = {
     "_inference": 5,
     "_bootstrap": 5,
     "_held_out": 5,
+    "_comparison": 5,
     "_summary": 5,
     "_estimator": 5,
     "_displays": 6,
@@ -149,8 +150,9 @@ ALLOWED = {
         "kernels.layout",
     },
     "_held_out": {"_design", "_fitted"},
+    "_comparison": {"_components", "_design"},
     "_estimator": {module for module, layer in LAYERS.items() if layer <= 4} - KERNELS
-    | {"_bootstrap", "_held_out", "_inference", "_summary"},
+    | {"_bootstrap", "_comparison", "_held_out", "_inference", "_summary"},
     "_displays": {"_validation"},
     "__init__": {"_displays", "_estimator", "datasets"},
     "__main__": {"__init__", "_estimator", "datasets"},

@@ -113,6 +113,19 @@ def test_likelihood_ratio_is_that_of_lme4():
         assert_allclose(ratio.p_value, expected["p"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["sleepstudy", "pastes", "cake"])
+def test_likelihood_ratio_of_reml_fits_is_that_of_lme4(name):
+    large, X, y = fit_reference(name)
+    expected = LME4[name]["anova_reml"]
+    small = MacKayMixedRegressor(
+        groups=expected["null_groups"], fixed_features=LME4[name]["fixed"]
+    ).fit(X, y)
+    for ratio in (large.compare(small), small.compare(large)):
+        assert_allclose(ratio.statistic, expected["chisq"], rtol=1e-7)
+        assert ratio.df == expected["df"]
+        assert_allclose(ratio.p_value, expected["p"], rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["sleepstudy", "penicillin"])
 def test_r2_is_that_of_its_definition(name):
     model, *_ = fit_reference(name)

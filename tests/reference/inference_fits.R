@@ -23,6 +23,12 @@ FORMULAS <- list(
   insteval = y ~ service + (1 | s) + (1 | d) + (1 | dept)
 )
 NULL_FORMULA <- Reaction ~ Days + (1 | Subject)
+# Compared by REML, the fixed parts being the same.
+NULL_FORMULAS <- list(
+  sleepstudy = NULL_FORMULA,
+  pastes = strength ~ 1 + (1 | sample),
+  cake = angle ~ temp + (1 | replicate)
+)
 
 LEVELS <- c("0.95" = 0.95, "0.9" = 0.9)
 DELTA <- 0.02          # step of the profile, in units of the root of the deviance
@@ -159,6 +165,20 @@ describe_anova <- function(data) {
   )
 }
 
+describe_anova_reml <- function(name, data) {
+  small <- fit_model(NULL_FORMULAS[[name]], data, reml = TRUE)
+  large <- fit_model(FORMULAS[[name]], data, reml = TRUE)
+  table <- anova(small, large, refit = FALSE)
+  list(
+    null_groups = I(group_names(NULL_FORMULAS[[name]])),
+    chisq = table$Chisq[[2]],
+    df = table$Df[[2]],
+    p = table[["Pr(>Chisq)"]][[2]]
+  )
+}
+
+group_names <- function(formula) unique(vapply(findbars(formula), group_of, ""))
+
 describe_wald <- function(formula, data) {
   fit <- fit_model(formula, data, reml = FALSE)
   lapply(LEVELS, function(level) {
@@ -200,6 +220,7 @@ describe <- function(name) {
     record$anova <- describe_anova(data)
     record$wald_ml <- describe_wald(formula, data)
   }
+  if (name %in% names(NULL_FORMULAS)) record$anova_reml <- describe_anova_reml(name, data)
   if (name %in% c("sleepstudy", "penicillin")) record$nakagawa <- nakagawa(formula, data)
   record
 }
