@@ -198,7 +198,7 @@ def require_nested(small: Marks, large: Marks) -> None:
 def statistic(small: Marks, large: Marks) -> float:
     """Twice the difference of the log-likelihoods, of REML's less ``log|X'WX|``.
 
-    Equation (24) of docs/theory.md.
+    Equation (25) of docs/theory.md.
 
     Parameters
     ----------

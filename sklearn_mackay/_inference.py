@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, optimize
-from scipy.special import chdtrc, ndtri, stdtr, stdtrit
+from scipy.special import chdtrc, ndtr, ndtri, stdtr, stdtrit
 
 from ._components import AnyComponent, BlockComponent
 from ._criterion import deviance
 from ._crossproducts import CrossProducts
 from ._empirical_bayes import Fit, Solve, estimate_variances
 from ._fitted import FittedModel
-from ._solution import PenalizedSolution, Variances
+from ._solution import RANK_TOLERANCE, PenalizedSolution, Variances
 
 Array = NDArray[np.float64]
 Prepare = Callable[[CrossProducts], Solve]
@@ -40,8 +40,21 @@ OFF_ZERO = 0.1  # of its unit: where a standard deviation of zero starts to look
 SEARCH = {"ftol": 1e-15, "gtol": 1e-8, "maxiter": 1000}  # of the deviance, to its rounding
 ROOT_TOLERANCE = 1e-8  # of a bound, relative to the width of the search
 LONGEST_SEARCH = 60  # doublings of a step that looks for a bound
+TIED = 1e-9  # relative difference of a refit from the estimate that is rounding
+NO_BOUNDS = (np.nan, np.nan)
+NO_CURVATURE = (
+    "at the boundary of a parameter, or where it is hardly determined, the curvature says nothing. "
+    "Use method='profile'"
+)
 PROFILE_ITERATIONS = 100
 PROFILE_TOLERANCE = 1e-10  # of the deviance, where a coefficient is held
+
+
+class Interval(NamedTuple):
+    """Bounds of a parameter, NaN where there are none, and then why."""
+
+    bounds: tuple[float, float]
+    reason: str | None = None
 
 
 class Parameter(NamedTuple):
@@ -520,7 +533,7 @@ def wald_interval(
     curve: Curvature,
     level: float,
     y_scale: float,
-) -> tuple[float, float]:
+) -> Interval:
     """Interval from the curvature: of the logarithm of a standard deviation, of Fisher's z.
 
     NaN at the boundary, where the curvature says nothing about the way inside. Coordinates are in
@@ -528,18 +541,18 @@ def wald_interval(
     """
     is_correlation = len(parameter.coefficients) == 2
     transform, back = (np.arctanh, np.tanh) if is_correlation else (np.log, np.exp)
-    value = float(coordinates.value(parameter, curve.estimate))
+    value = parameter_value(coordinates.model, parameter, coordinates.model.variances)
     if not (-1.0 < value < 1.0 if is_correlation else value > 0.0):
-        return np.nan, np.nan
+        return Interval(NO_BOUNDS, NO_CURVATURE)
     directions = curve.estimate + 1j * COMPLEX_STEP * np.eye(len(curve.estimate))
     slopes = [transform(coordinates.value(parameter, phi)).imag for phi in directions]
     g = np.array(slopes) / COMPLEX_STEP
     std = float(np.sqrt(g @ curve.covariance @ g))
     if not 0.0 < std < TOO_FLAT:
-        return np.nan, np.nan
+        return Interval(NO_BOUNDS, NO_CURVATURE)
     center, width = transform(value), normal_quantile(level) * std
     unit = 1.0 if is_correlation else y_scale
-    return float(unit * back(center - width)), float(unit * back(center + width))
+    return Interval((float(unit * back(center - width)), float(unit * back(center + width))))
 
 
 def choose_parameters(
@@ -567,48 +580,163 @@ def choose_parameters(
     return chosen
 
 
-def quantile_intervals(
+class Resamples(NamedTuple):
+    """Parameters of refits, one row each: values of variance parameters, t values of coefficients.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n_resamples, m)
+        NaN where a refit has none: a correlation beside a standard deviation of zero.
+    estimates, std : ndarray of shape (m,)
+        Of the fit that was simulated; `std` is NaN but for coefficients.
+    """
+
+    values: Array
+    estimates: Array
+    std: Array
+
+
+def resample(
     model: FittedModel,
     refits: Iterable[Fit],
-    parameters: Mapping[str, Parameter | int],
-    estimates: Array,
-    level: float,
-) -> dict[str, tuple[float, float]]:
-    """Quantiles of parameters over refits to simulated cross-products with fixed effects of zero.
+    parameters: Sequence[Parameter | int],
+    tests: FixedEffects,
+) -> Resamples:
+    """Collect parameters from refits to simulated cross-products with fixed effects of zero.
 
     Parameters
     ----------
     model : FittedModel
-        The fit that was simulated.
+        The fit that was simulated, in the unit in which the parameters are wanted.
     refits : iterable of Fit
         Fits to the draws.
-    parameters : mapping of str to Parameter or int
+    parameters : sequence of Parameter or int
         Variance parameters, and positions of coefficients.
-    estimates : ndarray of shape (1 + p,)
-        The coefficients that the draws' zeros stand for.
-    level : float
-        Probability between the quantiles.
+    tests : FixedEffects
+        Of all coefficients of the fit, in the same unit.
 
     Returns
     -------
-    dict of str to (float, float)
+    Resamples
     """
-    draws = [[_refitted(model, fit, p) for p in parameters.values()] for fit in refits]
-    bounds = np.quantile(np.array(draws), [0.5 - 0.5 * level, 0.5 + 0.5 * level], axis=0)
-    intervals = {}
-    for (name, parameter), (lower, upper) in zip(parameters.items(), bounds.T, strict=True):
-        center = float(estimates[parameter]) if isinstance(parameter, int) else 0.0
-        intervals[name] = (center + float(lower), center + float(upper))
-    return intervals
+    values = [_refitted(model, fit, parameters) for fit in refits]
+    estimates = [
+        tests.estimate[p] if isinstance(p, int) else parameter_value(model, p, model.variances)
+        for p in parameters
+    ]
+    std = [tests.std_error[p] if isinstance(p, int) else np.nan for p in parameters]
+    return Resamples(np.array(values), np.array(estimates), np.array(std))
 
 
-def _refitted(model: FittedModel, fit: Fit, parameter: Parameter | int) -> float:
-    """A parameter of a refit in the user's units."""
+def _refitted(model: FittedModel, fit: Fit, parameters: Sequence[Parameter | int]) -> list[float]:
+    """Variance parameters of a refit, and t values of its coefficients, whose truth is zero."""
+    if not fit.solution.finite:
+        return [np.nan] * len(parameters)
+    beta = model.fixed.to_coefficients @ fit.solution.beta * model.y_scale
+    std = np.sqrt(np.diag(_fixed_cov(model, fit.solution)))
+    return [
+        float(beta[p] / std[p])
+        if isinstance(p, int)
+        else parameter_value(model, p, fit.solution.variances)
+        for p in parameters
+    ]
+
+
+def parameter_value(model: FittedModel, parameter: Parameter, variances: Variances) -> float:
+    """A standard deviation or correlation, in the user's units.
+
+    Parameters
+    ----------
+    model : FittedModel
+        A fit, for its units.
+    parameter : Parameter
+        Which one.
+    variances : Variances
+        In internal units.
+
+    Returns
+    -------
+    float
+        NaN for a correlation beside a standard deviation of zero.
+    """
+    if parameter.component is None:
+        return float(np.sqrt(variances.sigma2 * model.sigma2_scale))
+    (k,) = (k for k, c in enumerate(model.active) if c.name == parameter.component)
+    component, S = model.active[k], variances.Sigma[k]
+    at = list(parameter.coefficients)
+    T = component.transform[at]
+    Sigma = T @ S @ T.T
+    largest = np.linalg.eigvalsh(S)[-1] * np.sum(T**2, axis=1)
+    variance = np.where(np.diag(Sigma) > RANK_TOLERANCE * largest, np.diag(Sigma), 0.0)
+    if len(at) == 1:
+        return float(np.sqrt(variance[0]) * model.y_scale)
+    if not np.all(variance > 0.0):
+        return np.nan
+    return float(np.clip(Sigma[0, 1] / np.sqrt(variance[0] * variance[1]), -1.0, 1.0))
+
+
+def bootstrap_interval(
+    parameter: Parameter | int, values: Array, estimate: float, std: float, level: float
+) -> tuple[float, float]:
+    """Interval from the refits that have a value: studentised, or corrected for bias and skewness.
+
+    Equation (23) of docs/theory.md. NaN where fewer than two refits have a value.
+
+    Parameters
+    ----------
+    parameter : Parameter or int
+        A variance parameter, or a coefficient's position.
+    values : ndarray of shape (n_resamples,)
+        Of the refits, a coefficient's in units of its standard error.
+    estimate, std : float
+        Of the fit.
+    level : float
+        Probability.
+
+    Returns
+    -------
+    tuple of float
+
+    References
+    ----------
+    Efron (1987), "Better bootstrap confidence intervals", Journal of the American Statistical
+    Association 82(397).
+    """
+    values = values[~np.isnan(values)]
+    if len(values) < 2:
+        return np.nan, np.nan
     if isinstance(parameter, int):
-        direction = model.fixed.to_coefficients[parameter] * model.y_scale
-        return float(direction @ fit.solution.beta)
-    coordinates = Coordinates(model)
-    return float(coordinates.value(parameter, coordinates.at(fit.solution.variances)))
+        # The draws are symmetric about zero.
+        width = float(np.quantile(np.abs(values), level) * std)
+        return float(estimate - width), float(estimate + width)
+    is_correlation = len(parameter.coefficients) == 2
+    acceleration = 0.0 if is_correlation else _skewness(values**2) / 6.0
+    z = _bias(values, estimate) + normal_quantile(level) * np.array([-1.0, 1.0])
+    bend = 1.0 - acceleration * z
+    corrected = np.where(bend > 0.0, z / np.where(bend > 0.0, bend, 1.0), np.inf)
+    lower, upper = np.quantile(values, ndtr(_bias(values, estimate) + corrected))
+    return float(lower), float(upper)
+
+
+def _bias(values: Array, estimate: float) -> float:
+    """Normal quantile of the estimate among its refits; zero where it is their median."""
+    if np.isnan(estimate):
+        return 0.0
+    tie = TIED * np.max(np.abs(values))
+    below, up_to = np.mean(values < estimate - tie), np.mean(values <= estimate + tie)
+    # Of an estimate at a boundary, where many refits are too, the quantile closest to the median.
+    share = np.clip(0.5, below, up_to)
+    return float(ndtri(np.clip(share, 0.5 / len(values), 1.0 - 0.5 / len(values))))
+
+
+def _skewness(values: Array) -> float:
+    """Third standardised moment; zero where the values are equal."""
+    centered = values - np.mean(values)
+    largest = np.max(np.abs(centered))
+    if not largest > 0.0:
+        return 0.0
+    centered = centered / largest
+    return float(np.mean(centered**3) / np.mean(centered**2) ** 1.5)
 
 
 @dataclass(frozen=True)
@@ -644,21 +772,6 @@ class Profile:
     zeta: Array
     estimate: float
     interval: tuple[float, float]
-
-
-class Profiled(NamedTuple):
-    """An interval from a profile.
-
-    Attributes
-    ----------
-    interval : tuple of float
-        Bounds; NaN where there are none.
-    reason : str or None
-        Why not.
-    """
-
-    interval: tuple[float, float]
-    reason: str | None
 
 
 class Zeta:
@@ -728,7 +841,7 @@ class Zeta:
         return Profile(name, values, zeta, self.estimate, self.interval(0.95))
 
 
-def profiled(find: Callable[[], Zeta], level: float) -> Profiled:
+def profiled(find: Callable[[], Zeta], level: float) -> Interval:
     """Interval of one parameter, whatever its profile is like.
 
     Parameters
@@ -740,15 +853,15 @@ def profiled(find: Callable[[], Zeta], level: float) -> Profiled:
 
     Returns
     -------
-    Profiled
+    Interval
         NaN with a reason where the numbers give out, so that other parameters have their intervals.
     """
     try:
-        interval = find().interval(level)
+        bounds = find().interval(level)
     except (ArithmeticError, np.linalg.LinAlgError) as error:
-        return Profiled((np.nan, np.nan), f"the equations are singular on the way ({error})")
-    is_known = not np.any(np.isnan(interval))
-    return Profiled(interval, None if is_known else "rounding hides how the criterion rises")
+        return Interval(NO_BOUNDS, f"the equations are singular on the way ({error})")
+    is_known = not np.any(np.isnan(bounds))
+    return Interval(bounds, None if is_known else "rounding hides how the criterion rises")
 
 
 def variance_zeta(model: FittedModel, solve: Solve, parameter: Parameter) -> Zeta:
@@ -768,6 +881,7 @@ def variance_zeta(model: FittedModel, solve: Solve, parameter: Parameter) -> Zet
     Zeta
     """
     is_correlation = len(parameter.coefficients) == 2
+    unit_of_y, model = model.y_scale, in_unit_of_y(model)
     coordinates = Coordinates(model, parameter)
     j = coordinates.index(parameter)
     curve = curvature(model, solve, coordinates)
@@ -814,12 +928,12 @@ def variance_zeta(model: FittedModel, solve: Solve, parameter: Parameter) -> Zet
             found = min(found, again, key=lambda result: result.fun)
         return float(found.fun)
 
-    value = float(coordinates.value(parameter, curve.estimate))
+    value = float(curve.estimate[j])
     step = float(std[j]) if 0 < std[j] < unit[j] else 0.1 * float(unit[j])
     if is_correlation:
-        step = max(step * float(np.sqrt(max(1.0 - value**2, 0.0))), 0.05)
-        return Zeta(rise, value, -1.0, 1.0, step)
-    return Zeta(rise, value, 0.0, np.inf, step)
+        step = max(step * float(np.sin(value)), 0.05)
+        return Zeta(rise, float(np.cos(value)), -1.0, 1.0, step)
+    return Zeta(lambda sd: rise(sd / unit_of_y), value * unit_of_y, 0.0, np.inf, step * unit_of_y)
 
 
 def coefficient_zeta(
