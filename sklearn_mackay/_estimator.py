@@ -745,7 +745,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
         >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
         >>> print(model.vcov_.round(2))
-        [[95.01 -2.91]
+        [[95.   -2.91]
          [-2.91  0.65]]
         """
         check_is_fitted(self)
@@ -1036,7 +1036,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """Tests of all coefficients, the intercept first also where there is none."""
         estimates = self._fixed_estimates()
         tests = coefficient_tests(self._fixed_names, estimates, curve, y_scale)
-        return with_intercept_std(tests, self.intercept_std_) if self._roles.blocks else tests
+        depends = self._roles.blocks and self.fit_intercept
+        return with_intercept_std(tests, self.intercept_std_) if depends else tests
 
     def confint(
         self,

@@ -401,6 +401,16 @@ def test_without_intercept_there_is_none(data):
     assert np.isnan(model.explained_variance().r2_marginal)
 
 
+def test_without_intercept_beside_a_block_there_is_none(data):
+    model = MacKayMixedRegressor(
+        groups="a", feature_blocks={"block": ["z"]}, fixed_features=["x"], fit_intercept=False
+    )
+    tests = model.fit(data.frame[["x", "z", "a"]], data.y).fixed_effects()
+    assert tests.names == ("x",)
+    assert_allclose(tests.std_error**2, model.vcov_[1, 1], rtol=SE_RTOL)
+    assert np.all(np.isfinite(model.confint("x", method="wald")["x"]))
+
+
 def test_held_variances_have_no_intervals(data):
     model = MacKayMixedRegressor(groups=["a", "b"], fixed_variances={"a": 2.0})
     assert list(model.fit(data.frame, data.y).confint()) == ["sd(b: intercept)", "sd(residual)"]
