@@ -58,6 +58,8 @@ from ._grouping import (
 from ._held_out import HeldOut, hold_out
 from ._inference import (
     NO_BOUNDS,
+    NO_CURVATURE,
+    RESIDUAL_SD,
     Coordinates,
     Curvature,
     FixedEffects,
@@ -1183,12 +1185,15 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         coordinates = Coordinates(in_unit_of_y(model))
         curve = curvature(coordinates.model, solve, coordinates)
         of_coefficients = self._tests(curve, model.y_scale).interval(level)
-        return {
+        found = {
             name: wald_interval(p, coordinates, curve, level, model.y_scale)
             if isinstance(p, Parameter)
             else Interval(tuple(of_coefficients[p].tolist()))
             for name, p in chosen.items()
         }
+        if RESIDUAL_SD in found and self._residual == 0.0:
+            found[RESIDUAL_SD] = Interval(NO_BOUNDS, NO_CURVATURE)
+        return found
 
     def profile(self, parameter: str, n_points: int = 31) -> Profile:
         """Profile the criterion in one parameter, everything else re-estimated.
@@ -1504,7 +1509,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         model = self._only_model()
         if self.method == "quick":
             raise ValueError("method='quick' is no optimum of a likelihood: use method='reml'.")
-        self._require_errors()
+        if not np.isfinite(self.log_likelihood_):
+            self._require_errors()
         prepare = partial(exact_solver, reml=self.method != "ml")
         return model, prepare, prepare(model.crossproducts)
 

@@ -41,6 +41,7 @@ SEARCH = {"ftol": 1e-15, "gtol": 1e-8, "maxiter": 1000}  # of the deviance, to i
 ROOT_TOLERANCE = 1e-8  # of a bound, relative to the width of the search
 LONGEST_SEARCH = 60  # doublings of a step that looks for a bound
 TIED = 1e-9  # relative difference of a refit from the estimate that is rounding
+RESIDUAL_SD = "sd(residual)"
 NO_BOUNDS = (np.nan, np.nan)
 NO_CURVATURE = (
     "at the boundary of a parameter, or where it is hardly determined, the curvature says nothing. "
@@ -95,7 +96,7 @@ def variance_parameters(model: FittedModel) -> list[Parameter]:
                 for a, b in combinations(varying, 2)
             ]
     if model.freedom.residual:
-        found.append(Parameter("sd(residual)", None, (0,)))
+        found.append(Parameter(RESIDUAL_SD, None, (0,)))
     return found
 
 
@@ -256,7 +257,8 @@ def unresolved(model: FittedModel, parameter: Parameter) -> str | None:
     """Why the rows cannot tell a parameter, or None."""
     if len(parameter.coefficients) < 2:
         return None
-    if np.linalg.svd(_directions(_leading(model, parameter)))[1][-1] > PARALLEL:
+    directions = _directions(_leading(model, parameter))
+    if directions.shape[1] > 1 and np.linalg.svd(directions)[1][1] > PARALLEL:
         return None
     return (
         "in every row its two coefficients vary as one, as a random intercept does beside a slope "

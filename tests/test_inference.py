@@ -832,3 +832,31 @@ def test_a_residual_variance_near_zero_ends_no_profile(rng):
     assert set(intervals) == {"sd(g: intercept)", "sd(residual)"}
     assert intervals["sd(residual)"][0] == 0.0
     assert np.all(np.isfinite(list(intervals.values())))
+
+
+def test_a_residual_variance_of_zero_with_a_finite_likelihood_has_intervals(rng):
+    # Two coefficients for two rows a level: V is regular without a residual variance.
+    g, x = np.repeat(np.arange(20), 2), rng.normal(size=40)
+    y = rng.normal(size=20)[g] + rng.normal(size=20)[g] * x
+    model = MacKayMixedRegressor("g", random_slopes={"g": ["x"]})
+    model.fit(pd.DataFrame({"x": x, "g": g}), y)
+    assert model.variance_components_["residual"] == 0.0
+    assert np.isfinite(model.log_likelihood_)
+    lower, upper = model.confint("sd(residual)")["sd(residual)"]
+    assert lower == 0.0
+    assert 0.0 < upper < np.std(y)
+    with pytest.warns(UserWarning, match=r"There is no interval of 'sd\(residual\)'"):
+        wald = model.confint(["sd(residual)", "sd(g: x)"], method="wald")
+    assert np.all(np.isnan(wald["sd(residual)"]))
+    assert np.all(np.isfinite(wald["sd(g: x)"]))
+
+
+@pytest.mark.parametrize("unit", [1e-150, 1e147])
+def test_a_profile_does_not_depend_on_the_unit_of_y(unit):
+    reference = load_reference("sleepstudy")
+    fit = {"groups": "Subject", "random_slopes": {"Subject": ["Days"]}}
+    model = MacKayMixedRegressor(**fit).fit(reference.frame, reference.y)
+    scaled = MacKayMixedRegressor(**fit).fit(reference.frame, unit * reference.y)
+    name = "sd(Subject: Days)"
+    found, expected = scaled.confint(name)[name], model.confint(name)[name]
+    assert_allclose(np.array(found) / unit, expected, rtol=OFFSET_RTOL)
