@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from identification import faults
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import Problem, random_problem
 from reference_data import DATA, read_table
@@ -445,3 +446,10 @@ def test_a_slope_in_two_units(treated, covariance, method):
     # With correlations the variance is shared in equal parts by the two, in unit mean square.
     share = 0.5 if covariance == "full" else 1.0
     assert_allclose([lower, upper], share * np.array(expected["sd(g: x)"]), rtol=RTOL)
+
+
+@pytest.mark.slow
+def test_random_models_reach_the_optimum_and_count_what_the_rows_tell():
+    faulty = {seed: found for seed in range(40) if (found := list(faults(seed, intervals=False)))}
+    faulty |= {seed: found for seed in range(40, 48) if (found := list(faults(seed)))}
+    assert faulty == {}
