@@ -117,8 +117,8 @@ class NewRows(NamedTuple):
     ----------
     table : Table
         All columns.
-    features : ndarray or sparse matrix of shape (n, n_fixed_features)
-        Columns that `coef_` belongs to.
+    features : ndarray or sparse matrix of shape (n, n_features_with_a_coefficient)
+        Columns that have one coefficient, in the order of `ColumnRoles.features`.
     factors : dict of str to LevelRows
         Levels and slopes of the factors whose effects are added.
     labels : dict of str to list of ndarray of shape (n,)
@@ -204,17 +204,20 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     Attributes
     ----------
-    coef_ : ndarray of shape (n_fixed_features,)
-        Coefficients, in units of y for a unit of the column, in the order of `fixed_features_`.
-        Here and below, a response of shape (n_samples, n_outputs) puts an axis of outputs first.
+    coef_ : ndarray of shape (n_features_in_,)
+        Coefficient of each column of X, in units of y for a unit of the column. NaN for a column
+        that has no one coefficient: a grouping column, a column that is only a random slope, and
+        one that the model does not use. Here and below, a response of shape
+        (n_samples, n_outputs) puts an axis of outputs first.
     intercept_ : float
         Fixed intercept, in units of y.
-    coef_std_, intercept_std_ : ndarray of shape (n_fixed_features,), float
-        Their standard errors; NaN for a column dropped as a combination of others. Those that
-        depend on a feature block need `store_covariance`, and are NaN without.
+    coef_std_, intercept_std_ : ndarray of shape (n_features_in_,), float
+        Their standard errors; NaN as `coef_` is, and for a column dropped as a combination of
+        others. Those that depend on a feature block need `store_covariance`, and are NaN without.
     vcov_ : ndarray of shape (1 + n_fixed, 1 + n_fixed)
-        Covariance of the intercept and of the fixed coefficients that are in no feature block.
-        Beside feature blocks the intercept's needs `store_covariance`, and is NaN without.
+        Covariance of the intercept and of the fixed coefficients that are in no feature block, in
+        the order of the parameter `fixed_features`. Beside feature blocks the intercept's needs
+        `store_covariance`, and is NaN without.
     variance_components_ : dict of str to float or ndarray of shape (s, s)
         Variance of each factor's effects, a covariance matrix with slopes (intercept first, then
         slopes as given); of each feature block's coefficients; and "residual". In squared units
@@ -256,9 +259,9 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         in internal units, up to a constant).
     groups_ : list of str
         Names of the grouping factors.
-    fixed_features_ : ndarray of str or int
-        Names, or positions, of the features that `coef_` belongs to: the fixed ones, and those of
-        feature blocks.
+    fixed_features_ : ndarray of str or int of shape (n_features_in_,)
+        Names, or positions, of the columns of X: ``coef_[i]`` is the coefficient of
+        ``fixed_features_[i]``.
     n_features_in_ : int
         Number of columns of X, grouping columns included.
     feature_names_in_ : ndarray of str
@@ -287,8 +290,10 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     >>> model.fit(X, y).variance_components_["Subject"].round(2)
     array([[612.09,   9.6 ],
            [  9.6 ,  35.07]])
-    >>> model.coef_.round(3), round(model.intercept_, 3)
-    (array([10.467]), 251.405)
+    >>> dict(zip(model.fixed_features_.tolist(), model.coef_.round(3).tolist()))
+    {'Days': 10.467, 'Subject': nan}
+    >>> round(model.intercept_, 3)
+    251.405
     """
 
     __metadata_request__predict = {"effects": UNUSED, "return_std": UNUSED}
@@ -758,12 +763,12 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     @property
     def coef_std_(self) -> Array:
-        """Standard errors of the coefficients; NaN where they are not known.
+        """Standard errors of the coefficients; NaN where they are not known, or there is none.
 
         Returns
         -------
-        ndarray of shape (n_fixed_features,) or (n_outputs, n_fixed_features)
-            In units of `coef_`.
+        ndarray of shape (n_features_in_,) or (n_outputs, n_features_in_)
+            In the order and units of `coef_`.
 
         Examples
         --------
@@ -772,15 +777,15 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
         >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
         >>> print(model.coef_std_.round(3))
-        [0.804]
+        [0.804   nan]
         """
         check_is_fitted(self)
         std: Array = self._coef_std.copy()
         if self._roles.blocks and self._models is not None:
             outputs = std if self._has_outputs else std[np.newaxis]
             for row, model in zip(outputs, self._models, strict=True):
-                for name in self._roles.blocks:
-                    row[self._places[name]] = model.coefficient_std(name)
+                for name, columns in self._roles.blocks.items():
+                    row[list(columns)] = model.coefficient_std(name)
         return std
 
     @property
@@ -1544,7 +1549,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _fixed_estimates(self) -> Array:
         """Intercept and coefficients of the fixed part."""
-        return np.append(self.intercept_, self.coef_[self._places[FIXED]])
+        return np.append(self.intercept_, self._coefficients(self._roles.fixed))
 
     def _zeta(
         self, parameter: Parameter | int, model: FittedModel, prepare: Any, solve: Any
@@ -1789,16 +1794,15 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         coef_std[list(roles.fixed)] = std[1:]
         for name, columns in roles.blocks.items():
             coef[list(columns)] = estimates.b[name]
-        features = list(roles.features)
         sigma2 = float(estimates.Sigma[RESIDUAL][0, 0])
         return {
-            "coef_": coef[features],
+            "coef_": coef,
             "intercept_": estimates.intercept,
             "_vcov": fixed_cov,
             "_n_parameters": k,
             "_n": estimates.n,
             "_intercept_std": float(std[0]),
-            "_coef_std": coef_std[features],
+            "_coef_std": coef_std,
             "variance_components_": _by_factor(estimates.Sigma),
             "alpha_": {
                 name: _ratio(sigma2, float(estimates.Sigma[name][0, 0])) for name in roles.blocks
@@ -1830,13 +1834,12 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         shell: MacKayMixedRegressor,
     ) -> None:
         """Set the fitted attributes, all at once: a fit that failed before this left no trace."""
-        features = list(roles.features)
         fitted = {
             **fitted,
             "group_levels_": {grouping.name: grouping.labels for grouping in groupings},
             "groups_": [factor.name for factor in roles.factors],
             "fixed_features_": np.array(
-                features if table.names is None else [table.name(c) for c in features]
+                range(table.n_columns) if table.names is None else table.names
             ),
             "_roles": roles,
             "_groupings": tuple(groupings),
@@ -1874,8 +1877,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _fixed_part_warnings(self, estimates: Estimates) -> list[tuple[str, type[Warning]]]:
         if len(estimates.dropped):
-            dropped = [self._roles.features.index(self._roles.fixed[i]) for i in estimates.dropped]
-            names = ", ".join(repr(self.fixed_features_[i].item()) for i in dropped)
+            dropped = [self._roles.fixed[i] for i in estimates.dropped]
+            names = ", ".join(repr(self.fixed_features_[c].item()) for c in dropped)
             message = (
                 f"Fixed features {names} are combinations of the others (or of the intercept) and "
                 "get coefficient 0. Remove them, or give a positive `alpha`."
@@ -1961,10 +1964,15 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     @property
     def _places(self) -> dict[str, list[int]]:
-        """Where the fixed features stand in `coef_`, and those of each feature block."""
+        """Where the fixed features stand in `NewRows.features`, and those of each block."""
         at = {column: i for i, column in enumerate(self._roles.features)}
         columns = {FIXED: self._roles.fixed, **self._roles.blocks}
         return {name: [at[c] for c in group] for name, group in columns.items()}
+
+    def _coefficients(self, columns: Sequence[int]) -> Array:
+        """Coefficients of some columns of X, of shape (p,) or (p, n_outputs)."""
+        coefficients: Array = self.coef_.T[list(columns)]
+        return coefficients
 
     def _kept_models(self) -> tuple[FittedModel, ...]:
         if self._models is None:
@@ -1994,10 +2002,12 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def _parts(self, rows: NewRows) -> dict[str, Array]:
         """The fixed part, and what each feature block and chosen factor adds."""
         if not self._roles.blocks:
-            parts = {FIXED: np.asarray(rows.features @ self.coef_.T + self.intercept_)}
+            coef = self._coefficients(self._roles.features)
+            parts = {FIXED: np.asarray(rows.features @ coef + self.intercept_)}
         else:
+            used = {FIXED: self._roles.fixed, **self._roles.blocks}
             parts = {
-                name: np.asarray(rows.features[:, place] @ self.coef_.T[place])
+                name: np.asarray(rows.features[:, place] @ self._coefficients(used[name]))
                 for name, place in self._places.items()
             }
             parts[FIXED] = parts[FIXED] + self.intercept_

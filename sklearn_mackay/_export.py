@@ -287,13 +287,15 @@ def _check_names(attributes: Mapping[str, Any], roles: ColumnRoles) -> None:
             raise ValueError(f"coefficients of {factor.name!r} are not its columns")
     expected = {
         "_fixed_names": ("intercept", *(name_of(c) for c in roles.fixed)),
-        "fixed_features_": [name_of(c) if NAMES in attributes else c for c in roles.features],
+        "fixed_features_": [
+            name_of(c) if NAMES in attributes else c for c in range(attributes["n_features_in_"])
+        ],
     }
     features = attributes["fixed_features_"]
     if attributes["_fixed_names"] != expected["_fixed_names"]:
         raise ValueError("_fixed_names are not the names of its fixed features")
     if not isinstance(features, np.ndarray) or features.tolist() != expected["fixed_features_"]:
-        raise ValueError("fixed_features_ are not the names or positions of its features")
+        raise ValueError("fixed_features_ are not the names or positions of its columns")
 
 
 def _column_names(attributes: Mapping[str, Any]) -> Callable[[int], str]:
@@ -372,15 +374,24 @@ def _expected(
     attributes: Mapping[str, Any], roles: ColumnRoles, groupings: Sequence[Grouping]
 ) -> Iterator[_Expected]:
     """All numbers of a fit."""
-    n_features = len(roles.features)
+    n_columns = attributes["n_features_in_"]
+    has_coefficient = np.isin(np.arange(n_columns), roles.features)
     n_fixed = 1 + len(roles.fixed)
     sizes = {factor.name: len(factor.coefficient_names) for factor in roles.factors}
     sizes |= dict.fromkeys((*roles.blocks, RESIDUAL), 1)
     shapes = {name: () if s == 1 else (s, s) for name, s in sizes.items()}
     table: dict[str, tuple[type, tuple[int, ...], _Range]] = {
         "intercept_": (float, (), FINITE),
-        "coef_": (float, (n_features,), FINITE),
-        "_coef_std": (float, (n_features,), KNOWN_OR_NAN),
+        "coef_": (
+            float,
+            (n_columns,),
+            _Range("finite for features alone", lambda x: np.isfinite(x) == has_coefficient),
+        ),
+        "_coef_std": (
+            float,
+            (n_columns,),
+            _Range("known for features alone", lambda x: np.isnan(x) | (x >= 0) & has_coefficient),
+        ),
         "_intercept_std": (float, (), KNOWN_OR_NAN),
         "_vcov": (float, (n_fixed, n_fixed), PARTIAL_COVARIANCE),
         "_n": (float, (), POSITIVE),

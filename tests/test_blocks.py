@@ -235,7 +235,7 @@ def test_groups_and_blocks_in_one_criterion(rng):
     Py = np.linalg.solve(V, y - F @ beta)
     assert_allclose([model.coef_[0], model.intercept_], beta, rtol=1e-7)
     assert_allclose(model.coef_[1:5], v["a"] * A.T @ Py, rtol=1e-7)
-    assert_allclose(model.coef_[5:], v["b"] * B.T @ Py, rtol=1e-7)
+    assert_allclose(model.coef_[5:9], v["b"] * B.T @ Py, rtol=1e-7)
     assert_allclose(model.random_effects_["x9"][:, 0], v["x9"] * G[0].T @ Py, atol=1e-8)
     assert_allclose(model.predict(X), y - v["residual"] * Py, rtol=1e-8)
     # Stationary in every variance.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from coefficients import fixed_estimates
 from numpy.random import RandomState
 from numpy.testing import assert_allclose, assert_array_equal
 from reference_data import DATA, load_reference, read_table
@@ -260,7 +261,7 @@ def test_coefficient_of_least_squares_profiles_as_its_f_statistic():
     design = np.column_stack([np.ones(30), X])
     inverse, rss = np.linalg.inv(design.T @ design), np.sum((y - model.predict(X)) ** 2)
     for i, (name, interval) in enumerate(model.confint(["intercept", "x0", "x1"]).items()):
-        estimate = [model.intercept_, *model.coef_][i]
+        estimate = fixed_estimates(model)[i]
         # n log(1 + (value - estimate)^2 / (rss C_ii)) is the chi-square quantile at the bounds.
         width = np.sqrt(rss * inverse[i, i] * np.expm1(stats.chi2.ppf(0.95, 1) / 30))
         assert_allclose(interval, (estimate - width, estimate + width), rtol=CLOSED_FORM_RTOL), name

@@ -17,6 +17,7 @@ import polars as pl
 import pytest
 import scipy.sparse as sp
 import sklearn
+from coefficients import fixed_errors, fixed_estimates
 from joblib import parallel_config
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import config_context
@@ -183,8 +184,8 @@ def test_least_squares_has_its_classical_numbers(rng):
     beta, (rss,), *_ = np.linalg.lstsq(A, y)
     model = MacKayMixedRegressor().fit(X, y)
     std = np.sqrt(np.diag(np.linalg.inv(A.T @ A)) * rss / 36)
-    assert_allclose([model.intercept_, *model.coef_], beta, rtol=RIDGE_RTOL)
-    assert_allclose([model.intercept_std_, *model.coef_std_], std, rtol=RIDGE_RTOL)
+    assert_allclose(fixed_estimates(model), beta, rtol=RIDGE_RTOL)
+    assert_allclose(fixed_errors(model), std, rtol=RIDGE_RTOL)
     assert_allclose(model.variance_components_["residual"], rss / 36, rtol=RIDGE_RTOL)
     ml = MacKayMixedRegressor(method="ml").fit(X, y)
     criterion = 40 * (1 + np.log(2 * np.pi * rss / 40))
@@ -271,7 +272,7 @@ def test_pipeline_with_names(data):
         **{name: (X[name] - X[name].mean()) / X[name].std(ddof=0) for name in ("days", "age")}
     )
     direct = crossed_model().fit(scaled, y)
-    assert pipeline[-1].fixed_features_.tolist() == ["days", "age"]
+    assert pipeline[-1].fixed_features_[:2].tolist() == ["days", "age"]
     assert_allclose(pipeline.predict(X), direct.predict(scaled), rtol=RIDGE_RTOL)
     assert_allclose(pipeline.score(X, y), direct.score(scaled, y), rtol=RIDGE_RTOL)
     # A change of scale of the fixed features changes neither prediction nor variances.
@@ -285,7 +286,7 @@ def test_pipeline_with_positions(data):
     )
     # Positions count in what comes out: days, age, subject, item.
     pipeline = make_pipeline(columns, MacKayMixedRegressor(groups=[2, 3])).fit(X, y)
-    assert pipeline[-1].fixed_features_.tolist() == [0, 1]
+    assert np.flatnonzero(~np.isnan(pipeline[-1].coef_)).tolist() == [0, 1]
     assert pipeline[-1].groups_ == ["x2", "x3"]
     assert_allclose(pipeline.predict(X), crossed_model().fit(X, y).predict(X), rtol=RELABELLED)
 

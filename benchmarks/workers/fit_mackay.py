@@ -15,7 +15,10 @@ def describe(model: MacKayMixedRegressor) -> dict:
             name: lower_triangle(np.atleast_2d(value))
             for name, value in model.variance_components_.items()
         },
-        "fixed_effects": [float(model.intercept_), *map(float, model.coef_)],
+        "fixed_effects": [
+            float(model.intercept_),
+            *map(float, model.coef_[~np.isnan(model.coef_)]),
+        ],
         "criterion": -2 * float(model.log_likelihood_),
         "solver": model.solver_,
     }

@@ -1,0 +1,28 @@
+"""The entries of `coef_` and `coef_std_` that belong to a column with one coefficient."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sklearn_mackay import MacKayMixedRegressor
+
+Array = np.ndarray
+
+
+def existing_coef(model: MacKayMixedRegressor) -> Array:
+    """Coefficients that exist, of shape (p,) or (n_outputs, p), in the order of X."""
+    return model.coef_[..., _exists(model)]
+
+
+def fixed_estimates(model: MacKayMixedRegressor) -> Array:
+    """Intercept and coefficients of one output."""
+    return np.append(model.intercept_, existing_coef(model))
+
+
+def fixed_errors(model: MacKayMixedRegressor) -> Array:
+    """Their standard errors."""
+    return np.append(model.intercept_std_, model.coef_std_[_exists(model)])
+
+
+def _exists(model: MacKayMixedRegressor) -> Array:
+    return ~np.isnan(np.atleast_2d(model.coef_)[0])
