@@ -106,8 +106,9 @@ class CrossProducts:
     ----------
     terms : tuple of TermGram
         One per random term.
-    cross : dict of (int, int) to CrossGram
-        Pairs of terms ``k < l``; not of two large blocks.
+    cross : dict of int to dict of int to CrossGram
+        ``cross[k][l]`` of terms ``k < l``; not of two large blocks. Formats that are safer than
+        pickle write keys that are numbers, and no pairs of them.
     fixed : ndarray of shape (p + t, p + t)
         ``[X y]'W[X y]``, penalised columns of X first.
     penalty : ndarray of shape (p,)
@@ -119,7 +120,7 @@ class CrossProducts:
     """
 
     terms: tuple[TermGram, ...]
-    cross: dict[tuple[int, int], CrossGram]
+    cross: dict[int, dict[int, CrossGram]]
     fixed: Array
     penalty: Array
     n: float
@@ -140,7 +141,12 @@ class CrossProducts:
     def n_entries(self) -> int:
         """Numbers stored, a measure of memory."""
         terms = sum(term.own.size + term.fixed.size for term in self.terms)
-        return terms + sum(2 * table.blocks.size for table in self.cross.values())
+        return terms + sum(2 * table.blocks.size for table in self.tables.values())
+
+    @property
+    def tables(self) -> dict[tuple[int, int], CrossGram]:
+        """The cross-tables by pair of terms."""
+        return {(k, l): table for k, row in self.cross.items() for l, table in row.items()}
 
     def without_fixed(self) -> CrossProducts:
         """The blocks of the model without a fixed part."""
@@ -197,9 +203,8 @@ def build_crossproducts(
     large = [block for block in blocks if block.is_large]
     blocks = [block for block in blocks if not block.is_large]
     cross = {
-        (k, l): _cross_gram(factors[k], factors[l], weights)
+        k: {l: _cross_gram(factors[k], factors[l], weights) for l in range(k + 1, len(factors))}
         for k in range(len(factors))
-        for l in range(k + 1, len(factors))
     }
     products = _sparse_products if sparse.issparse(X) else _dense_products
     dense, on_dense = products(factors, blocks, X, y, weights)
@@ -212,7 +217,7 @@ def build_crossproducts(
     for block in large:
         columns = row_scaled(block.rows(slice(None)), root)
         for k, factor in enumerate(factors):
-            cross[k, len(grams)] = _cross_gram_with_columns(factor, columns, root)
+            cross[k][len(grams)] = _cross_gram_with_columns(factor, columns, root)
         grams.append(_large_gram(columns, [b.rows(slice(None)) for b in blocks], X, y, root))
     return _separate_blocks(
         CrossProducts(
@@ -287,12 +292,12 @@ def _separate_blocks(products: CrossProducts, blocks: Sequence[Block]) -> CrossP
         TermGram(values[None, None], fixed[rest, place][None], False, vectors)
         for values, place, vectors in zip(own, places, axes, strict=True)
     ]
-    cross = dict(products.cross)
+    cross = {k: dict(products.cross.get(k, {})) for k in range(n_factors + len(blocks))}
     for i, place in enumerate(places):
         for k, on_X in enumerate(on_factors):
-            cross[k, n_factors + i] = _full_table(on_X[:, None, place].swapaxes(2, 3))
+            cross[k][n_factors + i] = _full_table(on_X[:, None, place].swapaxes(2, 3))
         for j in range(i + 1, len(places)):
-            cross[n_factors + i, n_factors + j] = _full_table(fixed[None, None, place, places[j]])
+            cross[n_factors + i][n_factors + j] = _full_table(fixed[None, None, place, places[j]])
     return replace(
         products, terms=(*factors, *block_terms), cross=cross, fixed=fixed[rest, rest].copy()
     )

@@ -329,9 +329,9 @@ def _inner_products(
             if k == l:
                 blocks = crossproducts.terms[k].own
             elif k < l:
-                blocks = crossproducts.cross[k, l].blocks
+                blocks = crossproducts.cross[k][l].blocks
             else:
-                blocks = crossproducts.cross[l, k].blocks.swapaxes(0, 1)
+                blocks = crossproducts.cross[l][k].blocks.swapaxes(0, 1)
             flat = blocks.reshape(-1, blocks.shape[2])
             products = (flat @ flat.T).reshape(2 * blocks.shape[:2])
             row.append(np.einsum("iac,jbd,abcd->ij", E, F, products, optimize=True))

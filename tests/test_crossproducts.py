@@ -47,7 +47,7 @@ def assembled(crossproducts: CrossProducts) -> np.ndarray:
             gram[place(k, level), place(k, level)] = term.own[:, :, level]
             gram[place(k, level), start[-1] :] = term.fixed[:, :, level]
             gram[start[-1] :, place(k, level)] = term.fixed[:, :, level].T
-    for (k, l), table in crossproducts.cross.items():
+    for (k, l), table in crossproducts.tables.items():
         for i, (row, column) in enumerate(zip(table.row_levels, table.column_levels, strict=True)):
             gram[place(k, row), place(l, column)] = table.blocks[:, :, i]
             gram[place(l, column), place(k, row)] = table.blocks[:, :, i].T
@@ -81,19 +81,19 @@ def test_blocks_equal_the_dense_product(rng, structure, p, weighted):
 
 def test_only_pairs_of_levels_that_meet_are_stored(rng):
     problem = random_problem(rng, **STRUCTURES["crossed"])
-    for (k, l), table in problem.crossproducts().cross.items():
+    for (k, l), table in problem.crossproducts().tables.items():
         pairs = set(zip(problem.terms[k].codes, problem.terms[l].codes, strict=True))
         stored = list(zip(table.row_levels, table.column_levels, strict=True))
         assert stored == sorted(pairs)
     nested = random_problem(rng, **STRUCTURES["nested"]).crossproducts()
-    assert [len(table.row_levels) for table in nested.cross.values()] == [9, 9, 4]
+    assert [len(table.row_levels) for table in nested.tables.values()] == [9, 9, 4]
 
 
 def test_transposed_cross_table(rng):
     problem = random_problem(rng, weighted=True, **STRUCTURES["crossed"])
     swapped = replace(problem, terms=problem.terms[::-1]).crossproducts()
-    for (k, l), table in problem.crossproducts().cross.items():
-        expected = swapped.cross[2 - l, 2 - k]
+    for (k, l), table in problem.crossproducts().tables.items():
+        expected = swapped.tables[2 - l, 2 - k]
         actual = table.transposed
         assert_array_equal(actual.row_levels, expected.row_levels)
         assert_array_equal(actual.column_levels, expected.column_levels)
@@ -176,10 +176,10 @@ def test_many_levels_stay_sparse(rng):
     problem = random_problem(rng, n=n, levels=(2000, 1500))
     crossproducts = problem.crossproducts()
     assert crossproducts.terms[0].own.size == 2000
-    assert crossproducts.cross[0, 1].blocks.size <= n
-    assert crossproducts.cross[0, 1].row_levels.dtype == np.int32
+    assert crossproducts.tables[0, 1].blocks.size <= n
+    assert crossproducts.tables[0, 1].row_levels.dtype == np.int32
     v = rng.normal(size=1500)
-    table = crossproducts.cross[0, 1]
+    table = crossproducts.tables[0, 1]
     product = np.zeros(2000)
     np.add.at(product, table.row_levels, table.blocks[0, 0] * v[table.column_levels])
     assert_close(product, problem.terms[0].Z().T @ (problem.terms[1].Z() @ v))
@@ -262,7 +262,9 @@ def test_blocks_of_columns_equal_the_dense_product(
     assert not any(gram.diagonal for gram in crossproducts.terms[n_factors:])
     n_terms = len(terms)
     stored = {(k, l) for k in range(n_terms) for l in range(k + 1, n_terms)}
-    assert set(crossproducts.cross) == stored - ({(n_factors, n_factors + 1)} if n_large else set())
+    assert set(crossproducts.tables) == stored - (
+        {(n_factors, n_factors + 1)} if n_large else set()
+    )
 
 
 def test_a_large_sparse_block_stores_what_its_columns_meet(rng, monkeypatch):
@@ -271,7 +273,7 @@ def test_a_large_sparse_block_stores_what_its_columns_meet(rng, monkeypatch):
     columns = np.zeros((40, 5))
     columns[np.arange(40), np.minimum(problem.terms[0].codes, 4)] = 1.0
     block = make_block(sparse.csr_array(columns), problem.weights, centered=False)
-    table = build([*problem.terms, block], problem.X, problem.y, problem.weights).cross[0, 1]
+    table = build([*problem.terms, block], problem.X, problem.y, problem.weights).tables[0, 1]
     assert_array_equal(table.row_levels, [0, 1, 2, 3, 4, 5])
     assert_array_equal(table.column_levels, [0, 1, 2, 3, 4, 4])
     assert table.row_levels.dtype == table.column_levels.dtype == np.int32
@@ -307,6 +309,6 @@ def test_sizes(rng):
     # Each term with itself and with [X y]; a cross-table and its transpose.
     own = 2 * 2 * 6 + 1 * 1 * 5 + 3 * 3 * 4
     fixed = 4 * (12 + 5 + 12)
-    meet = {pair: len(table.row_levels) for pair, table in crossproducts.cross.items()}
+    meet = {pair: len(table.row_levels) for pair, table in crossproducts.tables.items()}
     crossed = 2 * (2 * meet[0, 1] + 6 * meet[0, 2] + 3 * meet[1, 2])
     assert crossproducts.n_entries == own + fixed + crossed

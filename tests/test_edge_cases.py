@@ -324,7 +324,7 @@ def test_pairs_of_levels_beyond_32_bits_do_not_wrap(rng):
     # 60,000 times 50,000 possible pairs are more than 2^31.
     levels = (60_000, 50_000)
     problem = random_problem(rng, n=120_000, levels=levels, p=1)
-    table = problem.crossproducts().cross[0, 1]
+    table = problem.crossproducts().tables[0, 1]
     a, b = (term.codes for term in problem.terms)
     counts = sp.coo_array((np.ones(len(a)), (a, b)), shape=levels).tocsr()
     found = sp.coo_array(

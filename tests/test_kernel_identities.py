@@ -35,7 +35,7 @@ def one_thread():
 
 def arrays(crossproducts):
     by_term = [array for term in crossproducts.terms for array in (term.own, term.fixed)]
-    by_pair = [table.blocks for table in crossproducts.cross.values()]
+    by_pair = [table.blocks for table in crossproducts.tables.values()]
     return [crossproducts.fixed, crossproducts.penalty, *by_term, *by_pair]
 
 

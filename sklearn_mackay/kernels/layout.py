@@ -56,14 +56,14 @@ def choose_layout(crossproducts: CrossProducts) -> Layout:
 
 def _is_nested(crossproducts: CrossProducts, k: int, l: int) -> bool:
     """Whether each level of term k meets one level of term l only."""
-    table = crossproducts.cross[min(k, l), max(k, l)]
+    table = crossproducts.cross[min(k, l)][max(k, l)]
     levels = table.row_levels if k < l else table.column_levels
     return len(levels) <= crossproducts.terms[k].n_levels and len(np.unique(levels)) == len(levels)
 
 
 def oriented(crossproducts: CrossProducts, k: int, l: int) -> CrossGram:
     """Cross-table with the levels of term k as rows."""
-    return crossproducts.cross[k, l] if k < l else crossproducts.cross[l, k].transposed
+    return crossproducts.cross[k][l] if k < l else crossproducts.cross[l][k].transposed
 
 
 def parents_and_links(
