@@ -16,7 +16,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
-from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
@@ -295,8 +294,6 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     >>> round(model.intercept_, 3)
     251.405
     """
-
-    __metadata_request__predict = {"effects": UNUSED, "return_std": UNUSED}
 
     def __init__(
         self,

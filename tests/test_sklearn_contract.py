@@ -455,11 +455,53 @@ def test_a_request_that_the_user_set_stays(data):
         model = crossed_model().set_fit_request(groups="labels", sample_weight=True)
         routing = model.get_metadata_routing()
         assert routing.fit.requests == {"groups": "labels", "sample_weight": True}
-        assert routing.predict.requests == {"groups": False}
+        assert routing.predict.requests == {"groups": False, "return_std": None, "effects": None}
         assert routing.score.requests == {"groups": False, "sample_weight": None}
         # With labels given to fit, an unset request stays unset: scikit-learn's error is the point.
         routing = MacKayMixedRegressor().get_metadata_routing()
         assert routing.fit.requests == {"groups": None, "sample_weight": None}
+
+
+@pytest.mark.parametrize("routing", [True, False])
+def test_arguments_of_predict_through_a_pipeline(data, routing):
+    X, y = data
+    with config_context(enable_metadata_routing=routing):
+        pipeline = scaling_pipeline()
+        if routing:
+            pipeline[-1].set_predict_request(return_std=True, effects=True)
+        pipeline.fit(X, y)
+        rows = pipeline[:-1].transform(X)
+        for arguments in ({"return_std": True}, {"effects": "population"}, {"effects": ["item"]}):
+            assert_array_equal(
+                pipeline.predict(X, **arguments), pipeline[-1].predict(rows, **arguments)
+            )
+        mean, std = pipeline.predict(X, return_std=True, effects=["subject"])
+        assert_array_equal(mean, pipeline.predict(X, effects=["subject"]))
+        assert np.all(std > pipeline.predict(X, return_std=True)[1])
+
+
+def test_arguments_of_predict_that_nobody_asked_for_are_refused(data):
+    # As with BayesianRidge.
+    X, y = data
+    with config_context(enable_metadata_routing=True):
+        pipeline = scaling_pipeline().fit(X, y)
+        with pytest.raises(UnsetMetadataPassedError, match="return_std.*not explicitly set"):
+            pipeline.predict(X, return_std=True)
+        pipeline[-1].set_predict_request(return_std=True, effects=False)
+        with pytest.raises(TypeError, match="effects"):
+            pipeline.predict(X, effects="population")
+
+
+def test_groups_and_arguments_of_predict_are_routed_together(data):
+    X, y = data
+    numbers, labels = X[["days", "age"]], X["subject"]
+    with config_context(enable_metadata_routing=True):
+        model = MacKayMixedRegressor().set_fit_request(groups=True)
+        model.set_predict_request(groups=True, return_std=True)
+        pipeline = make_pipeline(StandardScaler(), model).fit(numbers, y, groups=labels)
+        found = pipeline.predict(numbers, groups=labels, return_std=True)
+    scaled = pipeline[:-1].transform(numbers)
+    assert_array_equal(found, pipeline[-1].predict(scaled, labels, return_std=True))
 
 
 def test_array_groups_by_routing(data):
