@@ -2,6 +2,9 @@
 
 They show what a fit left behind; only a shrinkage plot meets rows again. matplotlib is imported
 where something is drawn, so that the package does without it.
+
+Every display has `axes_`, the array of all axes that it drew on, `ax_`, the first of them, and
+`figure_`; most draw on one.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.pipeline import Pipeline
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
@@ -40,6 +45,7 @@ ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 POINTS_PER_INCH = 72.0
 LINE_SPACING = 1.25  # height of a line of text, in font sizes
 CHARACTER_WIDTH = 0.62  # mean width of a character, in font sizes
+MOST_COLUMNS = 3  # axes beside each other in a figure of several factors
 SMALLEST_FONT = 6.0  # points; smaller labels cannot be read
 LONGEST_LABEL = 36  # characters of a label that a figure of our own makes room for
 SHORTEST_LABEL = 8  # characters below which a shortened label tells nothing
@@ -57,21 +63,22 @@ WIDE = 10.0  # ratio of variances beyond which their axis turns logarithmic abov
 
 
 class RandomEffectsDisplay:
-    """Random effects of one grouping factor, with their intervals or with what they shrank from.
+    """Random effects of grouping factors, with their intervals or with what they shrank from.
 
     Make one with :meth:`from_estimator`. All parameters are stored as attributes.
 
     Parameters
     ----------
-    effects : ndarray of shape (n_levels,) or (n_levels, s)
-        Predicted effects: one coefficient, or several, in their units.
+    effects : ndarray of shape (n_levels,) or (n_levels, s), or dict of str to these
+        Predicted effects: one coefficient, or several, in their units. A dict by factor draws
+        several factors; the other parameters but `name` are then None or such dicts too.
     std : ndarray of the same shape, default=None
         Standard deviations of their errors; None draws no intervals.
     labels : array-like of shape (n_levels,), default=None
         Labels of the levels, tuples for an interaction; None shows ranks.
     name : str, default=None
         Name of the factor.
-    coefficient_names : sequence of str, default=None
+    coefficient_names : sequence of str, or dict of str to these, default=None
         Names of the s coefficients; "intercept" and "slope 1", "slope 2", ... by default.
     unpooled : ndarray of the same shape, default=None
         Estimates from each level's rows alone, NaN where they do not suffice.
@@ -79,11 +86,14 @@ class RandomEffectsDisplay:
     Attributes
     ----------
     ax_ : matplotlib Axes
-        Axes with the plot.
+        Axes with the plot; the first of several.
+    axes_ : ndarray of matplotlib Axes of shape (n_factors,)
+        All axes.
     figure_ : matplotlib Figure
-        Figure that contains it.
+        Figure that contains them.
     points_ : matplotlib Artist
-        ``ErrorbarContainer`` of a caterpillar, ``PathCollection`` of shrunken effects.
+        ``ErrorbarContainer`` of a caterpillar, ``PathCollection`` of shrunken effects. Here and
+        below, several factors make a dict of factor to artist.
     segments_ : matplotlib LineCollection or None
         From the unpooled to the shrunken effects.
     zero_line_ : matplotlib Line2D
@@ -107,7 +117,7 @@ class RandomEffectsDisplay:
         std: Any = None,
         labels: Any = None,
         name: str | None = None,
-        coefficient_names: Sequence[str] | None = None,
+        coefficient_names: Any = None,
         unpooled: Any = None,
     ) -> None:
         self.effects = effects
@@ -116,6 +126,9 @@ class RandomEffectsDisplay:
         self.name = name
         self.coefficient_names = coefficient_names
         self.unpooled = unpooled
+        self.points_: Any
+        self.segments_: Any
+        self.zero_line_: Any
 
     @classmethod
     def from_estimator(
@@ -137,12 +150,14 @@ class RandomEffectsDisplay:
 
         Parameters
         ----------
-        estimator : MacKayMixedRegressor
-            Fitted on one output.
+        estimator : MacKayMixedRegressor, Pipeline, search or TransformedTargetRegressor
+            Fitted on one output: a mixed model, or what has one as its last step, best estimator
+            or regressor.
         factor : str, default=None
-            Grouping factor, as in `groups_`; may be left out where there is one only.
+            Grouping factor, as in `groups_`; None for all of them, one axes each.
         coefficient : str or pair of str, default=None
-            "intercept" or the name of a slope. None is the first coefficient; for a shrinkage plot
+            "intercept" or the name of a slope, as the model saw it: behind a transformer, the name
+            that comes out. None is the first coefficient; for a shrinkage plot
             the first two, where there are two. A pair is for a shrinkage plot.
         kind : {"caterpillar", "shrinkage"}, default="caterpillar"
             Sorted effects with intervals, or the way of each effect from its unpooled estimate:
@@ -154,11 +169,12 @@ class RandomEffectsDisplay:
             Most levels that a caterpillar labels; more are shown by rank.
         X, y : data frame or array-like of shape (n_samples, n_features), (n_samples,), default=None
             Rows that a shrinkage plot computes unpooled estimates from: by least squares in each
-            level, from y less the fixed part and the other factors' effects.
+            level, from y less the fixed part and the other factors' effects. Rows as `estimator`
+            takes them: what a pipeline or a transformed target does to them is done here too.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels, if `fit` was given `groups`.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
+        ax : matplotlib Axes or array-like of them, default=None
+            Where to draw, one for each factor; None makes a figure.
         **kwargs : dict
             Given to matplotlib's `errorbar` (caterpillar) or `scatter` (shrinkage).
 
@@ -170,8 +186,10 @@ class RandomEffectsDisplay:
         Raises
         ------
         ValueError
-            As in `plot`; for an unknown factor, a model of several outputs, another estimator, or
-            a shrinkage plot without X and y.
+            As in `plot`; for an unknown factor, a model of several outputs, or a shrinkage plot
+            without X and y.
+        TypeError
+            For an estimator without a mixed model.
         AttributeError
             Where intervals are asked for and the fit kept no covariance.
 
@@ -185,22 +203,25 @@ class RandomEffectsDisplay:
         <...>
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        _check_fitted(estimator)
+        model, X, y = _model_inside(estimator, X, y)
         _check_choice("kind", kind, EFFECT_KINDS)
-        factor = _chosen_factor(estimator, factor)
-        unpooled = std = None
+        factors = _chosen_factors(model, factor)
+        of_factors: dict[str, Any] = {
+            "effects": model.random_effects_,
+            "labels": model.group_levels_,
+            "coefficient_names": {name: _coefficient_names(model, name) for name in factors},
+        }
         if kind == "shrinkage":
-            unpooled = _unpooled_effects(estimator, factor, X, y, groups)
+            of_factors["unpooled"] = {
+                name: _unpooled_effects(model, name, X, y, groups) for name in factors
+            }
         elif level is not None:
-            std = estimator.random_effects_std_[factor]
-        display = cls(
-            effects=estimator.random_effects_[factor],
-            std=std,
-            labels=estimator.group_levels_[factor],
-            name=factor,
-            coefficient_names=_coefficient_names(estimator, factor),
-            unpooled=unpooled,
-        )
+            of_factors["std"] = model.random_effects_std_
+        if len(factors) == 1:
+            (name,) = factors
+            display = cls(name=name, **{key: value[name] for key, value in of_factors.items()})
+        else:
+            display = cls(**of_factors)
         return display.plot(
             ax, coefficient=coefficient, kind=kind, level=level, max_labels=max_labels, **kwargs
         )
@@ -219,8 +240,8 @@ class RandomEffectsDisplay:
 
         Parameters
         ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure, as high as its labels need.
+        ax : matplotlib Axes or array-like of them, default=None
+            Where to draw, one for each factor; None makes a figure, as high as its labels need.
         coefficient : str or pair of str, default=None
             As in :meth:`from_estimator`.
         kind : {"caterpillar", "shrinkage"}, default="caterpillar"
@@ -242,8 +263,8 @@ class RandomEffectsDisplay:
         Raises
         ------
         ValueError
-            For an unknown kind or coefficient, a level outside (0, 1), or a shrinkage plot without
-            `unpooled` estimates.
+            For an unknown kind or coefficient, a level outside (0, 1), another number of axes, or
+            a shrinkage plot without `unpooled` estimates.
 
         Examples
         --------
@@ -256,27 +277,56 @@ class RandomEffectsDisplay:
         _check_choice("kind", kind, EFFECT_KINDS)
         if level is not None and not 0 < level < 1:
             raise ValueError(f"`level` must be a probability between 0 and 1, got {level!r}.")
-        effects = _as_columns(self.effects)
-        chosen = self._chosen_coefficients(coefficient, kind, effects.shape[1])
-        if kind == "caterpillar":
-            self._plot_caterpillar(ax, effects[:, chosen[0]], chosen[0], level, max_labels, kwargs)
-        elif self.unpooled is None:
+        if kind == "shrinkage" and self.unpooled is None:
             raise ValueError("A shrinkage plot needs `unpooled` estimates.")
-        else:
-            unpooled = _as_columns(self.unpooled)[:, chosen]
-            self._plot_shrinkage(ax, effects[:, chosen], unpooled, chosen, kwargs)
-        self.figure_ = self.ax_.figure
+        parts = self._of_one_factor()
+        chosen = [part._chosen_coefficients(coefficient, kind) for part in parts]
+        if kind == "shrinkage":
+            for part, columns in zip(parts, chosen, strict=True):
+                _check_unpooled(_as_columns(part.unpooled)[:, columns])
+        rows = [part._n_labels(max_labels) for part in parts if kind == "caterpillar"]
+        self.axes_ = _axes(ax, len(parts), rows_of_text=max(rows, default=0))
+        for part, axes, columns in zip(parts, self.axes_, chosen, strict=True):
+            if kind == "caterpillar":
+                part._plot_caterpillar(axes, columns[0], level, max_labels, kwargs)
+            else:
+                part._plot_shrinkage(axes, columns, kwargs)
+        self.ax_, self.figure_ = self.axes_[0], self.axes_[0].figure
+        if isinstance(self.effects, Mapping):
+            self.points_ = {part.name: part.points_ for part in parts}
+            self.segments_ = {part.name: part.segments_ for part in parts}
+            self.zero_line_ = {part.name: part.zero_line_ for part in parts}
         return self
+
+    def _of_one_factor(self) -> list[RandomEffectsDisplay]:
+        """A display for each factor: this one, where it has one."""
+        if not isinstance(self.effects, Mapping):
+            return [self]
+        others = {
+            name: getattr(self, name) for name in ("std", "labels", "coefficient_names", "unpooled")
+        }
+        return [
+            RandomEffectsDisplay(
+                effects=effects,
+                name=factor,
+                **{name: values and values[factor] for name, values in others.items()},
+            )
+            for factor, effects in self.effects.items()
+        ]
+
+    def _n_labels(self, max_labels: int) -> int:
+        """Number of levels that a caterpillar labels: all or none."""
+        n = len(_as_columns(self.effects))
+        return 0 if self.labels is None or n > max_labels else n
 
     def _names(self, s: int) -> tuple[str, ...]:
         if self.coefficient_names is not None:
             return tuple(self.coefficient_names)
         return ("intercept", *(f"slope {i}" for i in range(1, s)))
 
-    def _chosen_coefficients(
-        self, coefficient: str | Sequence[str] | None, kind: str, s: int
-    ) -> list[int]:
+    def _chosen_coefficients(self, coefficient: str | Sequence[str] | None, kind: str) -> list[int]:
         """Positions of the coefficients to draw: one, or two for a plane."""
+        s = _as_columns(self.effects).shape[1]
         most = 2 if kind == "shrinkage" else 1
         if coefficient is None:
             return list(range(min(s, most)))
@@ -303,7 +353,6 @@ class RandomEffectsDisplay:
     def _plot_caterpillar(
         self,
         ax: Any,
-        effects: Array,
         coefficient: int,
         level: float | None,
         max_labels: int,
@@ -312,11 +361,11 @@ class RandomEffectsDisplay:
         from matplotlib.cbook import normalize_kwargs
         from matplotlib.lines import Line2D
 
+        effects = _as_columns(self.effects)[:, coefficient]
         order = np.argsort(effects, kind="stable")
         n = len(order)
         positions = np.arange(1, n + 1)
-        labels = None if self.labels is None or n > max_labels else _texts(self.labels)
-        self.ax_ = ax = _axes(ax, rows_of_text=0 if labels is None else n)
+        labels = _texts(self.labels) if self._n_labels(max_labels) else None
         height = _points(ax, ax.get_window_extent().height) / (n + 1)
         style: dict[str, Any] = {
             "marker": "o",
@@ -343,21 +392,13 @@ class RandomEffectsDisplay:
         name = _shortened("level" if self.name is None else self.name, LONGEST_LABEL)
         _name_axis(ax.yaxis, name if is_labelled else f"{name}, rank")
 
-    def _plot_shrinkage(
-        self,
-        ax: Any,
-        effects: Array,
-        unpooled: Array,
-        chosen: Sequence[int],
-        kwargs: dict[str, Any],
-    ) -> None:
+    def _plot_shrinkage(self, ax: Any, chosen: Sequence[int], kwargs: dict[str, Any]) -> None:
         from matplotlib.cbook import normalize_kwargs
         from matplotlib.collections import LineCollection, PathCollection
 
+        effects = _as_columns(self.effects)[:, chosen]
+        unpooled = _as_columns(self.unpooled)[:, chosen]
         known = np.isfinite(unpooled).all(axis=1)
-        if not known.any():
-            raise ValueError("No level has rows enough for an unpooled estimate.")
-        self.ax_ = ax = _axes(ax)
         n = len(effects)
         is_plane = len(chosen) == 2
         start = unpooled if is_plane else np.repeat(unpooled, 2, axis=1)
@@ -424,6 +465,8 @@ class VarianceProfileDisplay:
     ----------
     ax_ : matplotlib Axes
         Axes with the plot.
+    axes_ : ndarray of matplotlib Axes of shape (1,)
+        The same in an array, as other displays have it.
     figure_ : matplotlib Figure
         Figure that contains it.
     line_ : matplotlib Line2D
@@ -480,8 +523,9 @@ class VarianceProfileDisplay:
 
         Parameters
         ----------
-        estimator : MacKayMixedRegressor
-            Fitted on one output.
+        estimator : MacKayMixedRegressor, Pipeline, search or TransformedTargetRegressor
+            Fitted on one output: a mixed model, or what has one as its last step, best estimator
+            or regressor.
         parameter : str
             As in the estimator's `profile`.
         kind : {"zeta", "deviance"}, default="zeta"
@@ -499,7 +543,9 @@ class VarianceProfileDisplay:
         Raises
         ------
         ValueError
-            As in the estimator's `profile`; for an unknown kind, or another estimator.
+            As in the estimator's `profile`; for an unknown kind.
+        TypeError
+            For an estimator without a mixed model.
 
         Examples
         --------
@@ -511,9 +557,9 @@ class VarianceProfileDisplay:
         <...>
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        _check_fitted(estimator)
+        model, _, _ = _model_inside(estimator)
         _check_choice("kind", kind, PROFILE_KINDS)
-        profile = estimator.profile(parameter, n_points=n_points)
+        profile = model.profile(parameter, n_points=n_points)
         display = cls(
             values=profile.values,
             zeta=profile.zeta,
@@ -561,7 +607,8 @@ class VarianceProfileDisplay:
         exists = np.isfinite(values) & np.isfinite(zeta)
         height = zeta if kind == "zeta" else zeta**2
         quantile = float(ndtri(0.5 + 0.5 * self.level))
-        self.ax_ = ax = _axes(ax)
+        self.axes_ = _axes(ax)
+        self.ax_ = ax = self.axes_[0]
         self.figure_ = ax.figure
 
         if kind == "zeta":
@@ -635,6 +682,8 @@ class ConvergenceDisplay:
     ----------
     axes_ : ndarray of matplotlib Axes of shape (2,)
         Axes with criterion and variances.
+    ax_ : matplotlib Axes
+        The first of them.
     figure_ : matplotlib Figure
         Figure that contains them.
     criterion_line_ : matplotlib Line2D
@@ -668,8 +717,9 @@ class ConvergenceDisplay:
 
         Parameters
         ----------
-        estimator : MacKayMixedRegressor
-            Fitted on one output.
+        estimator : MacKayMixedRegressor, Pipeline, search or TransformedTargetRegressor
+            Fitted on one output: a mixed model, or what has one as its last step, best estimator
+            or regressor.
         ax : sequence of two matplotlib Axes, default=None
             Where to draw; None makes a figure.
 
@@ -681,7 +731,9 @@ class ConvergenceDisplay:
         Raises
         ------
         ValueError
-            As in `plot`; for a model of several outputs, or another estimator.
+            As in `plot`; for a model of several outputs.
+        TypeError
+            For an estimator without a mixed model.
 
         Examples
         --------
@@ -693,11 +745,11 @@ class ConvergenceDisplay:
         <...>
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        _check_fitted(estimator)
-        history = estimator.history_
+        model, _, _ = _model_inside(estimator)
+        history = model.history_
         display = cls(
             deviance=np.array([iteration["deviance"] for iteration in history]),
-            variances=_variance_paths(estimator, history),
+            variances=_variance_paths(model, history),
             steps=[iteration["step"] for iteration in history],
         )
         return display.plot(ax)
@@ -730,7 +782,7 @@ class ConvergenceDisplay:
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
         self.axes_ = _two_axes(ax)
-        self.figure_ = self.axes_[0].figure
+        self.ax_, self.figure_ = self.axes_[0], self.axes_[0].figure
         self._plot_criterion(self.axes_[0])
         self._plot_variances(self.axes_[1])
         for axes in self.axes_:
@@ -787,19 +839,42 @@ class ConvergenceDisplay:
         ax.legend(fontsize="small", ncols=n_columns)
 
 
-def _check_fitted(estimator: Any) -> None:
-    check_is_fitted(estimator)
-    if not hasattr(estimator, "random_effects_"):
-        raise ValueError(
-            "Expected `estimator` to be a fitted MacKayMixedRegressor, got "
-            f"{type(estimator).__name__}: give the step of a pipeline or the best estimator of a "
-            "search."
-        )
-    if np.ndim(estimator.intercept_):
+def _model_inside(estimator: Any, X: Any = None, y: Any = None) -> tuple[Any, Any, Any]:
+    """Find the fitted mixed model in an estimator, and rows as they reach it."""
+    model, passed = estimator, []
+    while not hasattr(model, "random_effects_"):
+        check_is_fitted(model)
+        passed.append(type(model).__name__)
+        if isinstance(model, Pipeline):
+            before, model = model[:-1], model[-1]
+            X = before.transform(X) if len(before) and X is not None else X
+        elif hasattr(model, "best_estimator_"):
+            model = model.best_estimator_
+        elif isinstance(model, TransformedTargetRegressor):
+            y = y if y is None else _transformed_target(model.transformer_, y)
+            model = model.regressor_
+        else:
+            raise TypeError(
+                "Expected `estimator` to be a fitted MacKayMixedRegressor, or a pipeline, a search "
+                f"or a TransformedTargetRegressor of one, got {' of '.join(passed)}."
+            )
+    if np.ndim(model.intercept_):
         raise ValueError(
             "This model was fitted on several outputs: to display it fit one, with y of shape "
             "(n_samples,)."
         )
+    return model, X, y
+
+
+def _transformed_target(transformer: Any, y: Any) -> Any:
+    """A response as TransformedTargetRegressor hands it on: a column to transform, and back."""
+    y = np.asarray(y)
+    return transformer.transform(y[:, np.newaxis]).ravel() if y.ndim == 1 else y
+
+
+def _check_unpooled(unpooled: Array) -> None:
+    if not np.isfinite(unpooled).all(axis=1).any():
+        raise ValueError("No level has rows enough for an unpooled estimate.")
 
 
 def _check_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
@@ -807,15 +882,16 @@ def _check_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
 
 
-def _chosen_factor(estimator: Any, factor: str | None) -> str:
+def _chosen_factors(estimator: Any, factor: str | None) -> list[str]:
+    """The factor that is asked for, all of them if none is."""
     known: list[str] = estimator.groups_
-    if factor is None and len(known) == 1:
-        return known[0]
     if not known:
         raise ValueError("This model has no grouping factor, so no random effects to display.")
-    if factor is None or factor not in known:
+    if factor is None:
+        return known
+    if factor not in known:
         raise ValueError(f"`factor` must be one of {quoted(known)}, got {factor!r}.")
-    return factor
+    return [factor]
 
 
 def _coefficient_names(estimator: Any, factor: str) -> tuple[str, ...]:
@@ -928,15 +1004,28 @@ def _as_columns(values: Any) -> Array:
     return array[:, np.newaxis] if array.ndim == 1 else array
 
 
-def _axes(ax: Any, rows_of_text: int = 0) -> Any:
+def _axes(ax: Any, n: int = 1, *, rows_of_text: int = 0) -> NDArray[Any]:
     """Return the user's axes, or new ones with room for rows of labels."""
     if ax is not None:
-        return ax
+        return _given_axes(ax, n)
     import matplotlib.pyplot as plt
 
+    n_columns = min(n, MOST_COLUMNS)
+    n_rows = -(-n // n_columns)
     width, height = plt.rcParams["figure.figsize"]
     needed = rows_of_text * LINE_SPACING * _font_size() / POINTS_PER_INCH + ROOM_FOR_X_AXIS
-    return plt.subplots(figsize=(width, max(height, needed)), layout="constrained")[1]
+    size = (n_columns * width, n_rows * max(height, needed))
+    grid = plt.subplots(n_rows, n_columns, figsize=size, layout="constrained", squeeze=False)[1]
+    for unused in grid.ravel()[n:]:
+        unused.remove()
+    return np.asarray(grid.ravel()[:n])
+
+
+def _given_axes(ax: Any, n: int) -> NDArray[Any]:
+    axes: NDArray[Any] = np.asarray(ax, dtype=object).ravel()
+    if len(axes) != n:
+        raise ValueError(f"Expected ax to have {n} axes, got {len(axes)}.")
+    return axes
 
 
 def _two_axes(ax: Any) -> NDArray[Any]:
@@ -946,10 +1035,7 @@ def _two_axes(ax: Any) -> NDArray[Any]:
         width, height = plt.rcParams["figure.figsize"]
         size = (width, 1.25 * height)
         ax = plt.subplots(2, 1, sharex=True, figsize=size, layout="constrained")[1]
-    axes: NDArray[Any] = np.asarray(ax, dtype=object).ravel()
-    if len(axes) != 2:
-        raise ValueError(f"Expected ax to have 2 axes, got {len(axes)}.")
-    return axes
+    return _given_axes(ax, 2)
 
 
 def _font_size() -> float:

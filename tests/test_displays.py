@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.compose import TransformedTargetRegressor, make_column_transformer
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sklearn_mackay import (
     ConvergenceDisplay,
@@ -31,6 +33,14 @@ plt = pytest.importorskip("matplotlib.pyplot")
 ROUNDING = 1e-9  # the same least squares by other sums, or the same sums in another order
 DRAWN = 1e-12  # numbers go to matplotlib and come back
 PROFILED = 1e-6  # zeta of two searches that are the same
+INSIDE = 1e-5  # the same fit of a column in another unit, through a loop that ends at 1e-7
+SCALED = (
+    "pipeline",
+    "nested",
+    "search of a pipeline",
+    "search in a pipeline",
+    "target of a pipeline",
+)
 Z95 = 1.959963984540054  # qnorm(0.975) of R
 
 LONG_LABELS = [f"Regional Hospital of the Holy Ghost, district {i:04d}" for i in range(40)]
@@ -367,9 +377,73 @@ def test_a_shrinkage_plot_needs_one_output(model, sleepstudy):
         RandomEffectsDisplay.from_estimator(model, kind="shrinkage", X=X, y=np.column_stack([y, y]))
 
 
-def test_several_factors_must_be_named(crossed):
-    with pytest.raises(ValueError, match="must be one of 'a', 'b', got None"):
-        RandomEffectsDisplay.from_estimator(crossed[0])
+@pytest.fixture(scope="module")
+def four():
+    """Four factors, one of which has a slope."""
+    rng = np.random.default_rng(1)
+    X = pd.DataFrame({"x": rng.normal(size=400)})
+    for name, n in {"a": 12, "b": 7, "c": 60, "d": 5}.items():
+        X[name] = [f"{name}{i:02d}" for i in rng.integers(n, size=400)]
+    y = rng.normal(size=400) + X["x"]
+    for name in "abcd":
+        y += X[name].map({level: rng.normal() for level in sorted(X[name].unique())})
+    model = MacKayMixedRegressor(groups=list("abcd"), random_slopes={"a": ["x"]})
+    return model.fit(X, y), X, y.to_numpy()
+
+
+def test_all_factors_are_drawn_one_axes_each(four):
+    model, X, y = four
+    display = RandomEffectsDisplay.from_estimator(model)
+    assert [ax.get_xlabel() for ax in display.axes_] == [
+        f"{name}: intercept, 95% interval" for name in "abcd"
+    ]
+    assert display.axes_.shape == (4,)
+    assert display.ax_ is display.axes_[0]
+    assert list(display.figure_.axes) == list(display.axes_)
+    for name, ax in zip("abcd", display.axes_, strict=True):
+        alone = RandomEffectsDisplay.from_estimator(model, name)
+        points = display.points_[name].lines[0]
+        assert_array_equal(points.get_xdata(), alone.points_.lines[0].get_xdata())
+        assert_array_equal(
+            segments_of(display.points_[name])[:, :, 0], segments_of(alone.points_)[:, :, 0]
+        )
+        assert points.axes is ax
+        assert display.zero_line_[name].axes is ax
+        if name != "c":
+            assert tick_texts(ax) == tick_texts(alone.ax_)
+        assert_readable(ax)
+    assert display.axes_[2].get_ylabel() == "c, rank"
+
+
+def test_shrinkage_of_all_factors(four):
+    model, X, y = four
+    display = RandomEffectsDisplay.from_estimator(model, kind="shrinkage", X=X, y=y)
+    alone = RandomEffectsDisplay.from_estimator(model, "b", kind="shrinkage", X=X, y=y)
+    found = display.points_["b"].get_offsets()
+    assert_array_equal(found, alone.points_.get_offsets())
+    assert [ax.get_ylabel() for ax in display.axes_[:2]] == ["a: x", "b: intercept, shrunken"]
+    again = display.plot(kind="shrinkage", coefficient="intercept")
+    assert again.axes_[0].get_ylabel() == "a: intercept, shrunken"
+
+
+def test_all_factors_on_given_axes(four):
+    figure, axes = plt.subplots(2, 2)
+    display = RandomEffectsDisplay.from_estimator(four[0], ax=axes)
+    assert list(display.axes_) == list(axes.ravel())
+    assert display.figure_ is figure
+    before = plt.get_fignums()
+    with pytest.raises(ValueError, match="Expected ax to have 4 axes, got 1"):
+        RandomEffectsDisplay.from_estimator(four[0], ax=axes[0, 0])
+    with pytest.raises(ValueError, match="'x' is none of the coefficients of 'b'"):
+        RandomEffectsDisplay.from_estimator(four[0], coefficient="x")
+    assert plt.get_fignums() == before
+
+
+def test_every_display_names_its_axes_alike(model):
+    for display in (of_effects(model), of_profile(model), of_convergence(model)):
+        assert display.ax_ is display.axes_[0]
+        assert display.figure_ is display.ax_.figure
+        assert list(display.figure_.axes) == list(display.axes_)
 
 
 def test_no_factor(sleepstudy):
@@ -395,14 +469,82 @@ def test_what_cannot_be_displayed(sleepstudy, show):
     X, y = sleepstudy
     with pytest.raises(NotFittedError):
         show(MacKayMixedRegressor(groups="Subject"))
-    with pytest.raises(ValueError, match="fitted MacKayMixedRegressor, got Ridge"):
+    ridge = make_pipeline(FunctionTransformer(), Ridge())
+    with pytest.raises(NotFittedError):
+        show(ridge)
+    with pytest.raises(TypeError, match="fitted MacKayMixedRegressor, or .*, got Ridge"):
         show(Ridge().fit(X[["Days"]], y))
-    pipeline = make_pipeline(FunctionTransformer(), MacKayMixedRegressor(groups="Subject"))
-    with pytest.raises(ValueError, match="step of a pipeline"):
-        show(pipeline.fit(X, y))
+    with pytest.raises(TypeError, match="got Pipeline of Ridge"):
+        show(ridge.fit(X[["Days"]], y))
+    search = GridSearchCV(ridge, {"ridge__alpha": [1.0]}).fit(X[["Days"]], y)
+    with pytest.raises(TypeError, match="got GridSearchCV of Pipeline of Ridge"):
+        show(search)
+    model = MacKayMixedRegressor(groups="Subject")
+    search = GridSearchCV(model, {"method": ["ml"]}, refit=False).fit(X, y)
+    with pytest.raises(TypeError, match="got GridSearchCV"):
+        show(search)
+    with pytest.raises(TypeError, match="not an estimator instance"):
+        show("model")
     several = MacKayMixedRegressor(groups="Subject").fit(X, np.column_stack([y, -y]))
     with pytest.raises(ValueError, match="several outputs"):
         show(several)
+
+
+def wrapped():
+    """The model of the sleep study in what scikit-learn puts around a regressor."""
+    model = MacKayMixedRegressor(groups="Subject", random_slopes={"Subject": ["Days"]})
+    scaler = make_column_transformer(
+        (StandardScaler(), ["Days"]), remainder="passthrough", verbose_feature_names_out=False
+    ).set_output(transform="pandas")
+    pipeline = make_pipeline(scaler, model)
+    grid = {"mackaymixedregressor__method": ["reml"]}
+    logarithm = {"func": np.log, "inverse_func": np.exp}
+    one = {"method": ["reml"]}
+    return {
+        "pipeline": pipeline,
+        "alone": make_pipeline(model),
+        "nested": make_pipeline("passthrough", pipeline),
+        "search": GridSearchCV(model, one),
+        "random search": RandomizedSearchCV(model, one, n_iter=1),
+        "search of a pipeline": GridSearchCV(pipeline, grid),
+        "search in a pipeline": make_pipeline(scaler, GridSearchCV(model, one)),
+        "target": TransformedTargetRegressor(model, **logarithm),
+        "target of a pipeline": TransformedTargetRegressor(pipeline, **logarithm),
+        "search of a target": GridSearchCV(
+            TransformedTargetRegressor(model, **logarithm), {"regressor__method": ["reml"]}
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", wrapped())
+def test_a_model_inside_another_estimator(sleepstudy, name):
+    X, y = sleepstudy
+    estimator = wrapped()[name].fit(X, y)
+    days = (X["Days"] - 4.5) / X["Days"].std(ddof=0)
+    rows = X.assign(Days=days) if name in SCALED else X
+    target = np.log(y) if "target" in name else y
+    slopes = {"Subject": ["Days"]}
+    model = MacKayMixedRegressor(groups="Subject", random_slopes=slopes).fit(rows, target)
+    found = RandomEffectsDisplay.from_estimator(estimator, coefficient="Days")
+    size = np.max(np.abs(model.random_effects_["Subject"]))
+    assert_allclose(found.effects, model.random_effects_["Subject"], atol=INSIDE * size)
+    assert found.ax_.get_xlabel() == "Subject: Days, 95% interval"
+    shrunken = RandomEffectsDisplay.from_estimator(estimator, kind="shrinkage", X=X, y=y)
+    expected = RandomEffectsDisplay.from_estimator(model, kind="shrinkage", X=rows, y=target)
+    assert_allclose(shrunken.unpooled, expected.unpooled, atol=INSIDE * size)
+    assert_allclose(of_profile(estimator).estimate, of_profile(model).estimate, rtol=INSIDE)
+    assert of_convergence(estimator).variances.keys() == of_convergence(model).variances.keys()
+
+
+def test_slopes_have_the_names_that_the_model_saw(sleepstudy):
+    X, y = sleepstudy
+    scaler = make_column_transformer((StandardScaler(), ["Days"]), remainder="passthrough")
+    slopes = {"remainder__Subject": ["standardscaler__Days"]}
+    model = MacKayMixedRegressor(groups="remainder__Subject", random_slopes=slopes)
+    pipeline = make_pipeline(scaler.set_output(transform="pandas"), model).fit(X, y)
+    display = RandomEffectsDisplay.from_estimator(pipeline, coefficient="standardscaler__Days")
+    assert display.coefficient_names == ("intercept", "standardscaler__Days")
+    assert display.name == "remainder__Subject"
 
 
 @pytest.mark.parametrize("show", [of_effects, of_profile, of_convergence])
