@@ -34,13 +34,6 @@ ROUNDING = 1e-9  # the same least squares by other sums, or the same sums in ano
 DRAWN = 1e-12  # numbers go to matplotlib and come back
 PROFILED = 1e-6  # zeta of two searches that are the same
 INSIDE = 1e-5  # the same fit of a column in another unit, through a loop that ends at 1e-7
-SCALED = (
-    "pipeline",
-    "nested",
-    "search of a pipeline",
-    "search in a pipeline",
-    "target of a pipeline",
-)
 Z95 = 1.959963984540054  # qnorm(0.975) of R
 
 LONG_LABELS = [f"Regional Hospital of the Holy Ghost, district {i:04d}" for i in range(40)]
@@ -520,8 +513,9 @@ def wrapped():
 def test_a_model_inside_another_estimator(sleepstudy, name):
     X, y = sleepstudy
     estimator = wrapped()[name].fit(X, y)
+    is_scaled = "pipeline" in name or name == "nested"
     days = (X["Days"] - 4.5) / X["Days"].std(ddof=0)
-    rows = X.assign(Days=days) if name in SCALED else X
+    rows = X.assign(Days=days) if is_scaled else X
     target = np.log(y) if "target" in name else y
     slopes = {"Subject": ["Days"]}
     model = MacKayMixedRegressor(groups="Subject", random_slopes=slopes).fit(rows, target)
