@@ -383,7 +383,8 @@ def test_effects_given_the_fixed_effects_beside_blocks_are_those_of_dense_algebr
     assert_allclose(model.random_effects_covariance(factor).ravel(), np.diag(C)[:10], rtol=RTOL)
     assert_allclose(model.vcov_, C[-2:, -2:], rtol=POLARISED_RTOL)
     assert_allclose(model.intercept_std_, np.sqrt(C[-2, -2]), rtol=RTOL)
-    assert_allclose(model.coef_std_[:-2], np.sqrt(np.diag(C))[[-1, *range(10, len(C) - 4)]])
+    std = model.coef_std_[~np.isnan(model.coef_)]
+    assert_allclose(std[:-2], np.sqrt(np.diag(C))[[-1, *range(10, len(C) - 4)]])
 
 
 @pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
