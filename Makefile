@@ -15,11 +15,12 @@ INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLED_DOCS := $(VENV)/.installed-docs
 
 PEERS := .venv-peers
+INTEROP := .venv-interop
 
-.PHONY: help demo test test-fast coverage docs agreement format lint types check clean
+.PHONY: help demo test test-fast test-interop coverage docs agreement format lint types check clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED)  ## fit a model to the sleep study and print what it found
 	$(BIN)/python -m sklearn_mackay
@@ -29,6 +30,10 @@ test: $(INSTALLED_TEST)  ## run the tests and doctests; options go in PYTEST_ARG
 
 test-fast: $(INSTALLED_TEST)  ## run the quick tests only, and the doctests of the package
 	$(BIN)/python -m pytest --numprocesses 2 -m 'not slow' tests sklearn_mackay $(PYTEST_ARGS)
+
+test-interop: $(INTEROP)/.created  ## test what other libraries do with fits and tables: skops, mlflow, shap, DuckDB ...
+	$(INTEROP)/bin/python -m pytest -m 'not slow' tests/test_interop.py tests/test_selectors.py \
+		tests/test_validation.py tests/test_grouping.py tests/test_export.py $(PYTEST_ARGS)
 
 coverage: $(INSTALLED_TEST)  ## run the tests and list lines and branches of the package they miss
 	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
@@ -68,6 +73,12 @@ $(PEERS)/.created:
 	$(PYTHON) -m venv --clear $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check \
 		glmm gpboost himalaya mixedlm mixedlm-rs scikit-learn statsmodels pandas
+	@touch $@
+
+$(INTEROP)/.created: setup.cfg pyproject.toml
+	$(PYTHON) -m venv --clear $(INTEROP)
+	$(INTEROP)/bin/python -m pip install --quiet --quiet --disable-pip-version-check \
+		--editable '.[interop]'
 	@touch $@
 
 $(INSTALLED): $(CREATED) setup.cfg pyproject.toml

@@ -231,7 +231,7 @@ def test_a_variance_of_zero_has_a_one_sided_interval():
     lower, upper = model.confint("sd(g: intercept)")["sd(g: intercept)"]
     assert lower == 0.0
     assert 0.0 < upper < np.inf
-    with pytest.warns(UserWarning, match=r"no Wald interval of 'sd\(g: intercept\)': at the"):
+    with pytest.warns(UserWarning, match=r"no interval of 'sd\(g: intercept\)': at the"):
         wald = model.confint(method="wald")
     assert np.all(np.isnan(wald["sd(g: intercept)"]))
     assert np.all(np.isfinite([wald["sd(residual)"], wald["intercept"]]))

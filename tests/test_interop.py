@@ -124,7 +124,7 @@ def test_skops_of_dates_that_are_objects(data):
     model = make_pipeline(MacKayMixedRegressor(groups=["date", ("date", "name")])).fit(X, y)
     text = skops.dumps(model)
     types = skops.get_untrusted_types(data=text)
-    assert [name for name in types if not name.startswith(PACKAGE)] == ["datetime.date"]
+    assert all(name.startswith(PACKAGE) for name in types)
     assert_same(model, skops.loads(text, trusted=types), X)
 
 

@@ -554,7 +554,9 @@ def by_hand(model: MacKayMixedRegressor, data: Data) -> list[np.ndarray]:
     for name, s in zip(data.groups, data.n_slopes, strict=True):
         levels = pd.Series(model.group_levels_[name]).tolist()
         place = {label: j for j, label in enumerate(levels)}
-        effects = model.random_effects_[name][[place[label] for label in data.frame[name]]]
+        # Levels that are dates are known as times.
+        labels = [pd.Timestamp(x) if isinstance(x, dt.date) else x for x in data.frame[name]]
+        effects = model.random_effects_[name][[place[label] for label in labels]]
         columns = np.column_stack([np.ones(len(data.y)), data.X[:, :s]])
         parts.append(np.sum(effects * columns, axis=1))
     return parts
