@@ -2,7 +2,8 @@
 
 A direction ``(E_1, ..., E_K, d)`` of ``(Sigma_1, ..., Sigma_K, sigma2)`` along which
 ``V = sum_k Z_k (I (x) Sigma_k) Z_k' + sigma2 W^-1`` does not change is flat: no response tells
-where on it the variances are. Three tests, each on Gram blocks:
+where on it the variances are. That is equation (26) of docs/theory.md. Three tests, each on Gram
+blocks:
 
 - coefficients ``w`` that no row sees, ``Z_kj w = 0`` in every level ``j``;
 - coefficients of which the fixed part leaves nothing, ``P Z_kj w = 0`` in every level;
@@ -315,7 +316,7 @@ def _inner_products(
     """Eigenvalues and vectors of the inner products of all directions, and the term of each.
 
     ``<Z_k E Z_k', Z_l F Z_l'> = sum_jm tr(E C_jm F C_jm')`` with ``C_jm = Z_kj'WZ_lm``, in unit
-    diagonal; -1 stands for the residual.
+    diagonal; -1 stands for the residual. Equation (27) of docs/theory.md.
     """
     units = {
         k: _units(bases[k], diagonal=term.diagonal)
