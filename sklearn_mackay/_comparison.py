@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ._components import RESIDUAL, BlockComponent, Component
+from ._components import RESIDUAL, Component
 from ._design import largest_entry, row_blocks
 
 Array = NDArray[np.float64]
@@ -22,6 +22,7 @@ Marks = Mapping[str, Any]
 
 SAME = 1e-8  # of a standard deviation of y, or of a correlation: sums in another order agree
 ROUNDING = 1e-13  # of the mean of y, which is subtracted from it
+CACHED = 2**16  # numbers of a block of rows that is read several times
 NO_NESTED_PAIR = -1e-6  # of a statistic: optima are found to less than this
 MONTE_CARLO = 6.0  # standard errors of a statistic that random probes may take from it
 
@@ -67,10 +68,11 @@ def mark_columns(columns: Any, response: Response) -> Array:
         unit = _positive(largest_entry(columns))
         mean = np.asarray(share @ columns) / unit
         variance, products = np.zeros((2, p))
-        for rows in row_blocks(*columns.shape):
+        for rows in row_blocks(len(columns), p, CACHED):
             centered = columns[rows] / unit - mean
-            variance += share[rows] @ centered**2
-            products += (share[rows] * response.y[rows]) @ centered
+            weighted = centered * share[rows, np.newaxis]
+            variance += np.einsum("ij,ij->j", weighted, centered)
+            products += response.y[rows] @ weighted
     sd = np.sqrt(np.maximum(variance, 0.0))
     sd = np.where(sd > SAME * np.abs(mean), sd, 0.0)
     correlation = np.where(sd > 0, products / _positive(sd), 0.0)
@@ -105,34 +107,6 @@ def mark_factor(
         "held": held,
         "sums": np.sort(sums),
     }
-
-
-def mark_block(
-    component: BlockComponent, columns: Array, *, about_mean: bool, held: Array | None
-) -> dict[str, Any]:
-    """How much of the response a feature block's columns point to, which no rotation moves.
-
-    Parameters
-    ----------
-    component : BlockComponent
-        The block.
-    columns : ndarray of shape (3, p)
-        Marks of its columns.
-    about_mean : bool
-        Whether centring the columns leaves the criterion as it is.
-    held : ndarray of shape (1, 1) or None
-        Its variance, where that is given.
-
-    Returns
-    -------
-    dict
-    """
-    scale = _positive(np.max(np.abs(columns[:2]), initial=0.0))
-    mean, sd = columns[:2] / scale
-    center = mean if about_mean else component.center / scale
-    size = float(np.sum(sd**2 + (mean - center) ** 2))
-    toward = float(np.sum((columns[2] * sd) ** 2))
-    return {"alignment": float(np.sqrt(toward / _positive(size))), "held": held}
 
 
 def _positive(values: Any) -> Any:
@@ -359,11 +333,11 @@ def _same_zero(a: Array, b: Array) -> bool:
 
 def _missing_blocks(small: Marks, large: Marks) -> Iterable[str]:
     """Feature blocks of the smaller fit that the larger one has not."""
-    for name, block in small["blocks"].items():
+    for name in small["blocks"]:
         if name not in large["blocks"]:
             yield f"feature block {name!r}"
-        else:
-            a, b = block["alignment"], large["blocks"][name]["alignment"]
+        elif small["intercept"] == large["intercept"]:
+            a, b = (marks["alignments"][name] for marks in (small, large))
             _require_same(f"what y shares with feature block {name!r}", a, b, _noise(small))
 
 

@@ -126,9 +126,9 @@ def make_term(
     return Term(codes, n_levels, np.ascontiguousarray(columns), transform, diagonal)
 
 
-def row_blocks(n_rows: int, n_columns: int = 4) -> list[slice]:
+def row_blocks(n_rows: int, n_columns: int = 4, n_entries: int = BLOCK_ENTRIES) -> list[slice]:
     """Slices of rows, so that what is made of one of them, of `n_columns`, stays small."""
-    step = max(BLOCK_ENTRIES // max(n_columns, 1), 1)
+    step = max(n_entries // max(n_columns, 1), 1)
     return [slice(start, start + step) for start in range(0, n_rows, step)]
 
 

@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from ._bootstrap import bootstrap
 from ._comparison import (
-    mark_block,
     mark_columns,
     mark_factor,
     order,
@@ -1753,15 +1752,11 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         factors = {factor.name: factor for factor in roles.factors}
         slopes = [c for c in dict.fromkeys(roles.slopes) if c not in roles.fixed]
         of_columns = [mark(fixed)] + [mark(table.numeric(slopes))] * bool(slopes)
-        about_mean = options.fit_intercept and options.method != "ml"
         terms: dict[str, dict[str, Any]] = {"factors": {}, "blocks": {}}
         for component in components:
             name, held = component.name, options.held.get(component.name)
             if isinstance(component, BlockComponent):
-                columns = mark(table.numeric(roles.blocks[name], copy=False))
-                terms["blocks"][name] = mark_block(
-                    component, columns, about_mean=about_mean, held=held
-                )
+                terms["blocks"][name] = {"held": held}
             else:
                 terms["factors"][name] = mark_factor(
                     component, response, intercept=factors[name].intercept, held=held

@@ -335,7 +335,8 @@ def _inner_products(
                 blocks = crossproducts.cross[l][k].blocks.swapaxes(0, 1)
             flat = blocks.reshape(-1, blocks.shape[2])
             products = (flat @ flat.T).reshape(2 * blocks.shape[:2])
-            row.append(np.einsum("iac,jbd,abcd->ij", E, F, products, optimize=True))
+            on_E = np.tensordot(E, products, ([1, 2], [0, 2]))
+            row.append(np.tensordot(on_E, F, ([1, 2], [1, 2])))
         if residual:
             own = np.sum(crossproducts.terms[k].own, axis=2)
             row.append(np.tensordot(E, own, 2)[:, None])

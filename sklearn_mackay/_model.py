@@ -134,7 +134,7 @@ class Estimates:
     gamma: dict[str, float]
     deviance: float
     n: float
-    marks: dict[str, float]
+    marks: dict[str, Any]
     n_parameters: int
     converged: bool
     singular: bool
@@ -553,6 +553,20 @@ def _to_user_units(
             "sd": float(moments[2]),
             "rank": crossproducts.n_unpenalized,
             "residual": 0.0 if explained else y_scale,
+            "alignments": {
+                component.name: 0.0
+                if component.term is None
+                else _alignment(
+                    crossproducts,
+                    index[component.name],
+                    np.append(fixed.offset, y_scale),
+                    mean=float(moments[1]) if options.fit_intercept else None,
+                    about_mean=options.method != "ml",
+                )
+                / max(float(moments[2]), np.finfo(float).tiny)
+                for component in components
+                if isinstance(component, BlockComponent)
+            },
             "log_det_fixed": 0.0
             if options.method == "ml"
             else _log_det_fixed(crossproducts) - 2.0 * fixed.log_det_basis,
@@ -654,6 +668,24 @@ def _deviance(
         return np.nan
     basis = 0.0 if method == "ml" else 2.0 * fixed.log_det_basis
     return fit.deviance + 2.0 * freedom.dof * float(np.log(y_scale)) - basis
+
+
+def _alignment(
+    crossproducts: CrossProducts, k: int, response: Array, *, mean: float | None, about_mean: bool
+) -> float:
+    """Covariance of y with a feature block, in units of the block, which no rotation moves.
+
+    `response` has y in the columns of the fixed part and the reduced response, of which the last is
+    the mean's; `mean` is None without an intercept.
+    """
+    term, n = crossproducts.terms[k], crossproducts.n
+    on_y, squares = response @ term.fixed[0], float(np.sum(term.own))
+    if mean is not None:
+        sums = term.fixed[0, len(response) - 2]
+        on_y = on_y - mean * sums
+        squares -= about_mean * float(sums @ sums) / n
+    size = np.sqrt(max(squares, 0.0) * n)
+    return float(np.linalg.norm(on_y) / size) if size > 0 else 0.0
 
 
 def _log_det_fixed(crossproducts: CrossProducts) -> float:

@@ -329,6 +329,8 @@ def check_in_memory(values: Any, name: str) -> None:
     TypeError
         For a lazy frame, a relation of a database or a batch; it says how to make a table of it.
     """
+    if values is None or isinstance(values, np.ndarray):
+        return
     if isinstance(_eager(values), (nw.DataFrame, nw.Series)):
         return
     kind = type(values)
