@@ -1751,7 +1751,9 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
         factors = {factor.name: factor for factor in roles.factors}
         slopes = [c for c in dict.fromkeys(roles.slopes) if c not in roles.fixed]
-        of_columns = [mark(fixed)] + [mark(table.numeric(slopes))] * bool(slopes)
+        of_columns = [mark(fixed)]
+        if slopes:
+            of_columns.append(mark(table.numeric(slopes)))
         terms: dict[str, dict[str, Any]] = {"factors": {}, "blocks": {}}
         for component in components:
             name, held = component.name, options.held.get(component.name)
