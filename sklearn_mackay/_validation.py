@@ -352,14 +352,16 @@ def _eager(values: Any) -> Any:
 
 def _read_native(values: Any, name: str) -> Any:
     """A data frame or series in narwhals, anything else as it is."""
-    check_in_memory(values, name)
+    native = _eager(values)
+    if not isinstance(native, (nw.DataFrame, nw.Series)):
+        check_in_memory(values, name)
     if getattr(getattr(values, "columns", None), "nlevels", 1) > 1:
         raise TypeError(
             f"The columns of `{name}` have names in several parts (a MultiIndex), which no "
             f'parameter can name: flatten them by `{name}.columns = ["_".join(map(str, parts)) '
             f"for parts in {name}.columns]`."
         )
-    return _eager(values)
+    return native
 
 
 def _frame_table(frame: nw.DataFrame[Any]) -> Table:
