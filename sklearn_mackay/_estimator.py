@@ -202,14 +202,14 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     Attributes
     ----------
-    coef_ : ndarray of shape (n_features_in_,)
+    coef_ : ndarray of shape (n_features,)
         Coefficient of each column of X, in units of y for a unit of the column. NaN for a column
         that has no one coefficient: a grouping column, a column that is only a random slope, and
         one that the model does not use. Here and below, a response of shape
         (n_samples, n_outputs) puts an axis of outputs first.
     intercept_ : float
         Fixed intercept, in units of y.
-    coef_std_, intercept_std_ : ndarray of shape (n_features_in_,), float
+    coef_std_, intercept_std_ : ndarray of shape (n_features,), float
         Their standard errors; NaN as `coef_` is, and for a column dropped as a combination of
         others. Those that depend on a feature block need `store_covariance`, and are NaN without.
     vcov_ : ndarray of shape (1 + n_fixed, 1 + n_fixed)
@@ -257,7 +257,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         in internal units, up to a constant).
     groups_ : list of str
         Names of the grouping factors.
-    fixed_features_ : ndarray of str or int of shape (n_features_in_,)
+    fixed_features_ : ndarray of str or int of shape (n_features,)
         Names, or positions, of the columns of X: ``coef_[i]`` is the coefficient of
         ``fixed_features_[i]``.
     n_features_in_ : int
@@ -763,7 +763,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n_features_in_,) or (n_outputs, n_features_in_)
+        ndarray of shape (n_features,) or (n_outputs, n_features)
             In the order and units of `coef_`.
 
         Examples

@@ -17,6 +17,7 @@ from ._fitted import FittedModel
 from ._fixed_part import FixedPart, build_fixed_part
 from ._identification import Identification, identify
 from ._machine import MODERATE, one_blas_thread
+from ._restarts import other_starts
 from ._solution import Engine, Variances, n_units, null_directions
 from ._variances import Freedom, StandardErrors, gradient_noise, standard_errors
 
@@ -24,6 +25,7 @@ Array = NDArray[np.float64]
 Prepare = Callable[..., Engine]
 
 MONTE_CARLO_SHARE = 0.05  # of a variance's standard error that random probes may add
+ANOTHER_VALLEY = 1e-6  # of the deviance: what one start is lower than another in the same one
 MOST_REPETITIONS = 2  # the first may move, the second then starts where it is
 EXPLAINED = 1e-12  # residual of y on X, relative to the spread of y, that is rounding
 ROUNDING_OF_Y = 5e-15  # the same relative to the size of y: a few units in its last place
@@ -357,6 +359,7 @@ def estimate_with(
     fit = run(start)
     monte_carlo = engine.monte_carlo
     if monte_carlo is None or not fit.solution.finite:
+        fit = _best_of_restarts(fit, run, engine, crossproducts, start, freedom, options)
         none = tuple(np.zeros_like(S) for S in fit.solution.variances.Sigma)
         return fit, MonteCarloErrors(StandardErrors(none, 0.0), 0.0, 0)
     while True:
@@ -388,6 +391,38 @@ def estimate_with(
     )
     fit = replace(fit, deviance=value, history=history)
     return fit, MonteCarloErrors(errors, error, monte_carlo.n_products)
+
+
+def _best_of_restarts(
+    fit: Fit,
+    run: Callable[[Variances], Fit],
+    engine: Engine,
+    crossproducts: CrossProducts,
+    start: Variances,
+    freedom: Freedom,
+    options: Options,
+) -> Fit:
+    """The lowest of the valleys that other starts find, unless the user chose the start."""
+    if options.method == "quick" or options.start or fit.zero_residual or not fit.solution.finite:
+        return fit
+
+    def height(variances: Variances) -> float:
+        solution = engine.solve(variances)
+        if freedom.scale:
+            solution = solution.rescaled(solution.yPy / freedom.dof)
+        return deviance(
+            solution,
+            dof=freedom.dof,
+            sum_log_weights=crossproducts.sum_log_weights,
+            penalty=crossproducts.penalty,
+        )
+
+    for other in other_starts(height, crossproducts, freedom, start, fit.solution.variances):
+        again = run(other)
+        is_better = again.converged and again.deviance < fit.deviance - ANOTHER_VALLEY
+        if is_better and not again.zero_residual:
+            fit = replace(again, history=fit.history + again.history)
+    return fit
 
 
 def _largest_ratio(errors: StandardErrors, of: StandardErrors) -> float:

@@ -19,7 +19,8 @@ from sklearn_mackay._blocks import make_block
 from sklearn_mackay._crossproducts import build_crossproducts
 from sklearn_mackay._design import make_term
 from sklearn_mackay._identification import Identification, identify
-from sklearn_mackay._solution import symmetric_units
+from sklearn_mackay._restarts import other_starts
+from sklearn_mackay._solution import Variances, symmetric_units
 
 RTOL = 1e-6  # the optimisers of other programs, and ours
 CRITERION_ATOL = 1e-6  # deviance between optimisers
@@ -453,3 +454,58 @@ def test_random_models_reach_the_optimum_and_count_what_the_rows_tell():
     faulty = {seed: found for seed in range(40) if (found := list(faults(seed, intervals=False)))}
     faulty |= {seed: found for seed in range(40, 48) if (found := list(faults(seed)))}
     assert faulty == {}
+
+
+# Few levels that say little: several valleys.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [2065, 2112, 2175, 2285])
+def test_the_lowest_of_several_valleys_is_found(seed):
+    # One start ends 0.14 to 0.84 above it.
+    assert list(faults(seed, intervals=False)) == []
+
+
+def test_other_starts_are_for_few_levels_that_say_little():
+    rng = np.random.default_rng(0)
+
+    def starts(columns, codes, **arguments):
+        problem = problem_of(columns, codes, **{"diagonal": False, **arguments})
+        (S,) = (np.eye(problem.terms[0].n_coefficients),)
+        variances = Variances(1.0, (S,))
+        freedom = replace(problem.freedom(), directions=(S,))
+        return other_starts(
+            lambda variances: float(np.trace(variances.Sigma[0])),
+            problem.crossproducts(),
+            freedom,
+            variances,
+            variances,
+        )
+
+    assert starts(WITHIN[:, None], LEVELS) == []
+    assert starts(np.zeros((18, 0)), LEVELS) == []
+    many = np.repeat(np.arange(150), 2)
+    assert starts(rng.normal(size=150)[many][:, None], many) == []
+    for diagonal in (False, True):
+        found = starts(THREE[:, None], LEVELS, diagonal=diagonal)
+        traces = [np.trace(variances.Sigma[0]) for variances in found]
+        assert len(found) == 5
+        assert traces == sorted(traces)
+        for variances in found:
+            assert np.all(np.linalg.eigvalsh(variances.Sigma[0]) >= -RANK)
+            assert not diagonal or variances.Sigma[0][0, 1] == 0.0
+    # The same each time.
+    again = starts(THREE[:, None], LEVELS, diagonal=True)
+    assert_array_equal([v.Sigma[0] for v in again], [v.Sigma[0] for v in found])
+
+
+def test_a_start_of_the_user_reaches_the_same_optimum(oxide):
+    X, y = oxide
+    arguments = {"random_slopes": {"Lot": ["S2"]}, "fixed_features": ["S2"]}
+    given = MacKayMixedRegressor("Lot", initial_variances={"residual": 10.0}, **arguments)
+    free = MacKayMixedRegressor("Lot", **arguments)
+    with pytest.warns(UserWarning, match="The rows tell 2 of the 3"):
+        given.fit(X, y)
+    with pytest.warns(UserWarning, match="The rows tell 2 of the 3"):
+        free.fit(X, y)
+    assert_allclose(deviance(given), deviance(free), rtol=0, atol=CRITERION_ATOL)
