@@ -16,6 +16,7 @@ from ._solution import Array, Variances, principal_variances
 from ._variances import Freedom
 
 MOST_LEVELS = 100  # beyond which levels that say little say enough together
+MOST_ENTRIES = 2**15  # of Gram blocks that are solved in about a millisecond
 N_DRAWN = 80  # covariances that are looked at
 N_STARTS = 5  # of which the lowest are descended from
 RANK = 1e-10  # eigenvalue of a level's Gram block, relative to the largest, that says nothing
@@ -46,8 +47,11 @@ def other_starts(
     Returns
     -------
     list of Variances
-        Empty where every term has levels enough, or each level says enough.
+        Empty where every term has levels enough, or each level says enough, and where solving takes
+        long.
     """
+    if crossproducts.n_entries > MOST_ENTRIES:
+        return []
     several = [
         k
         for k, basis in enumerate(freedom.directions)
