@@ -326,9 +326,12 @@ def _missing_in_factor(
 
 
 def _same_zero(a: Array, b: Array) -> bool:
-    """Whether a column has its zero at the same place, in any unit."""
-    ratios = [abs(mean) / _positive(sd) for mean, sd, _ in (a, b)]
-    return bool(abs(ratios[0] - ratios[1]) <= SAME * (1.0 + ratios[0]))
+    """Whether a column has its zero at the same place, in any unit, also a negative one."""
+    directions = (1.0, np.sign(a[2] * b[2]) or 1.0)
+    ratios = [
+        sign * mean / _positive(sd) for sign, (mean, sd, _) in zip(directions, (a, b), strict=True)
+    ]
+    return bool(abs(ratios[0] - ratios[1]) <= SAME * (1.0 + abs(ratios[0])))
 
 
 def _missing_blocks(small: Marks, large: Marks) -> Iterable[str]:

@@ -1139,7 +1139,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         reasons = {
             name: why
             for name, p in chosen.items()
-            if isinstance(p, Parameter) and (why := unresolved(model, p))
+            if isinstance(p, Parameter) and (why := unresolved(model, p, method))
         }
         told = {name: p for name, p in chosen.items() if name not in reasons}
         if method == "bootstrap":
@@ -1238,7 +1238,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         if len(chosen) > 1:
             raise ValueError(f"{parameter!r} has several parameters: {', '.join(chosen)}.")
         ((name, one),) = chosen.items()
-        reason = unresolved(model, one) if isinstance(one, Parameter) else None
+        reason = unresolved(model, one, "profile") if isinstance(one, Parameter) else None
         if reason:
             raise ValueError(f"{name!r} has no profile: {reason}.")
         return self._zeta(one, model, prepare, solve).curve(name, n_points)

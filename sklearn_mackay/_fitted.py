@@ -73,6 +73,8 @@ class FittedModel:
     unseen : dict of str to float
         Given variance, in internal units, of feature blocks no column of which varies: the data
         say nothing about their coefficients.
+    untold : tuple of str
+        Components, and "residual", whose variances the rows tell only in part.
     certainty : float
         1.0; 0.0 where the model fits y exactly and its effects are certain, NaN where there are no
         degrees of freedom to tell.
@@ -90,6 +92,7 @@ class FittedModel:
     y_scale: float
     sigma2_scale: float
     certainty: float
+    untold: tuple[str, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what can be computed again."""

@@ -113,8 +113,10 @@ def identify(
     for term, transform, is_free in zip(terms, transforms, free, strict=True):
         s = term.n_coefficients
         nothing, basis = np.zeros((s, 0)), np.eye(s)
-        not_seen = unseen_directions(term) if is_free and not term.diagonal else nothing
-        if not_seen.size:
+        not_seen = unseen_directions(term) if is_free else nothing
+        if not_seen.size and term.diagonal:
+            basis = basis[:, ~np.any(not_seen != 0.0, axis=1)]
+        elif not_seen.size:
             basis = linalg.null_space(not_seen.T)
         taken = nothing
         if is_free and is_integrated:
@@ -151,9 +153,12 @@ def identify(
 def unseen_directions(term: TermGram) -> Array:
     """Combinations (s, t) of a term's coefficients that no row sees, ``Z_kj w = 0`` everywhere.
 
-    The null space of ``sum_j Z_kj'WZ_kj`` in unit diagonal.
+    The null space of ``sum_j Z_kj'WZ_kj`` in unit diagonal; of uncorrelated coefficients those
+    whose column is zero.
     """
     own = np.sum(term.own, axis=2)
+    if term.diagonal:
+        own = np.diag(np.diag(own))
     scale = _unit(np.sqrt(np.diag(own)))
     shares, vectors = np.linalg.eigh(own / np.outer(scale, scale))
     return np.asarray(vectors[:, shares <= UNSEEN] / scale[:, None])
@@ -362,10 +367,12 @@ def _flat_together(
     """Number of flat directions of all terms, and the terms of those that no one has alone."""
     values, vectors, term_of = _inner_products(crossproducts, bases, free, residual)
     flat = vectors[:, values <= FLAT_TOGETHER]
-    if flat.shape[1] <= n_within:
-        return n_within, ()
-    return flat.shape[1], tuple(
+    together = tuple(
         int(k)
         for k in np.unique(term_of[term_of >= 0])
-        if np.max(np.linalg.norm(flat[term_of == k], axis=0)) > PARTICIPATES
+        if np.max(np.linalg.norm(flat[term_of == k], axis=0), initial=0.0) > PARTICIPATES
     )
+    # Of one term alone its levels have told more exactly.
+    if flat.shape[1] <= n_within or len(together) < 2:
+        return n_within, ()
+    return flat.shape[1], together

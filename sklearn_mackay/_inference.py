@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from scipy import linalg, optimize
 from scipy.special import chdtrc, ndtr, ndtri, stdtr, stdtrit
 
-from ._components import AnyComponent, BlockComponent
+from ._components import RESIDUAL, AnyComponent, BlockComponent
 from ._criterion import deviance
 from ._crossproducts import CrossProducts
 from ._empirical_bayes import Fit, Solve, estimate_variances
 from ._fitted import FittedModel
-from ._solution import RANK_TOLERANCE, PenalizedSolution, Variances
+from ._solution import RANK_TOLERANCE, PenalizedSolution, Variances, null_directions
 
 Array = NDArray[np.float64]
 Prepare = Callable[[CrossProducts], Solve]
@@ -253,17 +253,22 @@ def _directions(rows: Array) -> Array:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
-def unresolved(model: FittedModel, parameter: Parameter) -> str | None:
-    """Why the rows cannot tell a parameter, or None."""
+def unresolved(model: FittedModel, parameter: Parameter, method: str) -> str | None:
+    """Why the rows cannot tell a parameter by a method, or None."""
+    if method != "profile" and (parameter.component or RESIDUAL) in model.untold:
+        return (
+            "the rows tell the variances of its factor only in part, as the fit has warned. Use "
+            "method='profile', which is as wide as that"
+        )
     if len(parameter.coefficients) < 2:
         return None
     directions = _directions(_leading(model, parameter))
     if directions.shape[1] > 1 and np.linalg.svd(directions)[1][1] > PARALLEL:
         return None
     return (
-        "in every row its two coefficients vary as one, as a random intercept does beside a slope "
-        "with values far from zero, where it is an extrapolation: subtract a typical value from "
-        "the slope"
+        "in every row its two coefficients vary as one. They are multiples of one another, so that "
+        "one of them suffices, or a random intercept beside a slope with values far from zero, "
+        "where it is an extrapolation: subtract a typical value from the slope"
     )
 
 
@@ -866,6 +871,17 @@ def profiled(find: Callable[[], Zeta], level: float) -> Interval:
     return Interval(bounds, None if is_known else "rounding hides how the criterion rises")
 
 
+def _is_singular(model: FittedModel) -> bool:
+    """Whether a covariance that is free lacks a direction that it might have."""
+    return any(
+        is_free and null_directions(basis.T @ S @ basis).size > 0
+        for S, is_free, basis in zip(
+            model.variances.Sigma, model.freedom.terms, model.freedom.directions, strict=True
+        )
+        if basis.shape[1]
+    )
+
+
 def variance_zeta(model: FittedModel, solve: Solve, parameter: Parameter) -> Zeta:
     """Profile the deviance of the fit's own criterion, REML or ML, in one of its variances.
 
@@ -900,6 +916,17 @@ def variance_zeta(model: FittedModel, solve: Solve, parameter: Parameter) -> Zet
         lowest[-1] = min(curve.estimate[-1], LEAST_RESIDUAL * np.sqrt(model.sigma2_scale))
     bounds = optimize.Bounds(lowest[others] / scale, np.inf)
     least = _deviance(model, solve(model.variances))
+    # Zero is stationary in a standard deviation, whatever the data say.
+    off_zero = np.where(is_sd[others], OFF_ZERO * unit[others], -np.inf)
+    starts = [np.maximum(curve.estimate[others], off_zero)]
+    has_valleys = bool(model.untold) or _is_singular(model)
+    if has_valleys:
+        angles = ~is_sd[others]
+        mirrored, right, wide = starts[0].copy(), starts[0].copy(), unit[others].copy()
+        mirrored[angles] = np.pi - mirrored[angles]
+        right[angles] = wide[angles] = np.pi / 2
+        starts += [mirrored, right, wide]
+    n_starts = len(starts)
 
     def rise(value: float) -> float:
         held = np.arccos(np.clip(value, -1.0, 1.0)) if is_correlation else max(value, lowest[j])
@@ -921,13 +948,13 @@ def variance_zeta(model: FittedModel, solve: Solve, parameter: Parameter) -> Zet
                 at, start, jac=True, method="L-BFGS-B", bounds=bounds, options=SEARCH
             )
 
-        # Zero is stationary in a standard deviation, whatever the data say.
-        off_zero = np.where(is_sd[others], OFF_ZERO * unit[others], -np.inf)
-        found = search(np.maximum(curve.estimate[others], off_zero) / scale)
+        found = min((search(start / scale) for start in starts), key=lambda result: result.fun)
         stuck = is_sd[others] & (found.x == 0.0)
         if np.any(stuck):
             again = search(np.where(stuck, OFF_ZERO * unit[others] / scale, found.x))
             found = min(found, again, key=lambda result: result.fun)
+        if has_valleys:
+            starts[n_starts:] = [scale * found.x]
         return float(found.fun)
 
     value = float(curve.estimate[j])

@@ -421,7 +421,7 @@ def _best_of_restarts(
         again = run(other)
         is_better = again.converged and again.deviance < fit.deviance - ANOTHER_VALLEY
         if is_better and not again.zero_residual:
-            fit = replace(again, history=fit.history + again.history)
+            fit = again
     return fit
 
 
@@ -668,6 +668,7 @@ def _to_user_units(
                 y_scale=y_scale,
                 sigma2_scale=sigma2_scale,
                 certainty=certainty,
+                untold=_untold(active, identification),
             ),
             active,
             options.keep,
@@ -703,6 +704,17 @@ def _deviance(
         return np.nan
     basis = 0.0 if method == "ml" else 2.0 * fixed.log_det_basis
     return fit.deviance + 2.0 * freedom.dof * float(np.log(y_scale)) - basis
+
+
+def _untold(active: Sequence[AnyComponent], found: Identification) -> tuple[str, ...]:
+    """Components whose variances the rows tell only in part."""
+    untold = {active[k].name for k in found.together}
+    for component, n_flat, with_residual in zip(
+        active, found.n_flat_within, found.with_residual, strict=True
+    ):
+        if n_flat:
+            untold |= {component.name, *[RESIDUAL] * with_residual}
+    return tuple(sorted(untold))
 
 
 def _alignment(

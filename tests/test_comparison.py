@@ -432,3 +432,22 @@ def test_what_is_kept_is_as_long_as_the_levels_and_not_as_the_rows(pair):
         return len(value) if isinstance(value, list | np.ndarray) and np.ndim(value) else 0
 
     assert longest(pair[0]._marks) == 18
+
+
+def test_a_reflected_slope_of_an_uncorrelated_model_is_another_model():
+    # The variance grows towards t = 1 in one model and towards t = 0 in the other.
+    rng = np.random.default_rng(5)
+    g, t = np.repeat(np.arange(20), 10), np.tile([0.0, 1.0], 100)
+    h = rng.permutation(200) % 10
+    y = rng.normal(size=20)[g] * (1 + 2 * t) + rng.normal(size=10)[h] + rng.normal(size=200)
+    data = {"g": g, "h": h}
+    arguments = {"covariance": "diagonal", "fixed_features": ["t"]}
+    small = MacKayMixedRegressor("g", random_slopes={"g": ["t"]}, **arguments)
+    small.fit(pd.DataFrame({"t": t, **data}), y)
+    large = MacKayMixedRegressor(["g", "h"], random_slopes={"g": ["t"]}, **arguments)
+    for column in (t, 5.0 * t, -t):
+        large.fit(pd.DataFrame({"t": column, **data}), y)
+        assert large.compare(small).df == 1
+    large.fit(pd.DataFrame({"t": 1.0 - t, **data}), y)
+    with pytest.raises(ValueError, match="lacks the zero of random slope 't' of 'g'"):
+        large.compare(small)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -509,3 +510,25 @@ def test_a_start_of_the_user_reaches_the_same_optimum(oxide):
     with pytest.warns(UserWarning, match="The rows tell 2 of the 3"):
         free.fit(X, y)
     assert_allclose(deviance(given), deviance(free), rtol=0, atol=CRITERION_ATOL)
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+def test_a_column_of_zeros_is_told_from_no_variance(treated, covariance):
+    X, y = treated
+    model = MacKayMixedRegressor(
+        "g", random_slopes={"g": ["o"]}, covariance=covariance, fixed_features=[]
+    )
+    with pytest.warns(UserWarning, match=r"No row tells 1\*o of the levels of 'g' from zero"):
+        model.fit(X.assign(o=0.0)[["g", "o"]], y)
+    assert model.variance_components_["g"][1, 1] == 0.0
+
+
+def test_one_factor_alone_has_no_direction_in_common_with_another(treated):
+    X, y = treated
+    far = X.assign(x=X["x"] + 1e6)
+    model = MacKayMixedRegressor("g", random_slopes={"g": ["x"]}, covariance="diagonal")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model.fit(far, y)
+    assert not any("cannot all be told apart" in str(one.message) for one in said)
+    assert model.n_iter_ <= model.max_iter

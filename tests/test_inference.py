@@ -861,3 +861,35 @@ def test_a_profile_does_not_depend_on_the_unit_of_y(unit):
     name = "sd(Subject: Days)"
     found, expected = scaled.confint(name)[name], model.confint(name)[name]
     assert_allclose(np.array(found) / unit, expected, rtol=OFFSET_RTOL)
+
+
+@pytest.mark.slow
+def test_a_profile_beside_a_singular_covariance_finds_the_lowest_valley():
+    rng = np.random.default_rng(0)
+    g = np.repeat(np.arange(16), 5)
+    x, b = rng.normal(size=(2, 80))
+    effects = [rng.normal(size=16)[g] for _ in range(3)]
+    y = effects[0] * (1 + g % 3) + 0.3 * effects[1] * x + 0.5 * effects[2] * b
+    y = y + 1.5 * rng.normal(size=80)
+    model = MacKayMixedRegressor("g", random_slopes={"g": ["x", "b"]})
+    model.fit(pd.DataFrame({"x": x, "b": b, "g": g}), y)
+    assert model.singular_
+    lower, upper = model.confint("sd(g: b)")["sd(g: b)"]
+    assert lower == 0.0
+    assert_allclose(upper, 1.08318581, rtol=1e-6)  # dense REML, the best of six searches
+
+
+@pytest.mark.parametrize("method", ["wald", "bootstrap"])
+def test_what_the_rows_tell_in_part_has_no_interval_but_a_profile(rng, method):
+    g = np.repeat(np.arange(12), 4)
+    X = pd.DataFrame({"c": 1.0 * (g % 2), "g": g})
+    y = rng.normal(size=12)[g] * (1 + X["c"]) + rng.normal(size=48)
+    model = MacKayMixedRegressor("g", random_slopes={"g": ["c"]}, fixed_features=[])
+    with pytest.warns(UserWarning, match="The rows tell 2 of the 3"):
+        model.fit(X, y)
+    with pytest.warns(
+        UserWarning, match=r"no interval of 'sd\(g: intercept\)', 'sd\(g: c\)', 'cor"
+    ):
+        found = model.confint(method=method, n_resamples=20)
+    known = {name for name, bounds in found.items() if np.all(np.isfinite(bounds))}
+    assert known == {"sd(residual)", "intercept"}
