@@ -509,6 +509,7 @@ def wrapped():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", wrapped())
 def test_a_model_inside_another_estimator(sleepstudy, name):
     X, y = sleepstudy

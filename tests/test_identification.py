@@ -395,6 +395,7 @@ METHODS = ["reml", "ml", "mackay"]
 ONE_HOT_NAMES = ["t0", "t1", "t2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_one_hot_slopes_beside_an_intercept(treated, method):
     X, y = treated
@@ -428,6 +429,7 @@ def test_one_hot_slopes_beside_an_intercept_without_correlations(treated):
     assert_allclose(model.aic_ - deviance(model), 2 * (3 + 5), rtol=INVARIANT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_slope_in_two_units(treated, covariance, method):
