@@ -534,3 +534,25 @@ def test_one_factor_alone_has_no_direction_in_common_with_another(treated):
         model.fit(far, y)
     assert not any("cannot all be told apart" in str(one.message) for one in said)
     assert model.n_iter_ <= model.max_iter
+
+
+def test_one_row_of_each_treatment_and_level_is_a_multivariate_normal_sample(rng):
+    # The covariance and the residual variance are told as their sum, which has a closed form.
+    L, s = 15, 3
+    Y = rng.normal(size=(L, s)) @ rng.normal(size=(s, s))
+    g, treatment = np.repeat(np.arange(L), s), np.tile(np.arange(s), L)
+    X = pd.DataFrame(np.eye(s)[treatment], columns=ONE_HOT_NAMES).assign(g=g)
+    model = MacKayMixedRegressor(
+        "g",
+        random_slopes={"g": {"slopes": ONE_HOT_NAMES, "intercept": False}},
+        fixed_features=ONE_HOT_NAMES,
+        fit_intercept=False,
+    )
+    with pytest.warns(UserWarning, match="as many random coefficients as rows"):
+        model.fit(X, Y.ravel())
+    S = np.cov(Y, rowvar=False)
+    total = model.variance_components_["g"] + model.variance_components_["residual"] * np.eye(s)
+    assert_allclose(total, S, rtol=RTOL)
+    expected = (L - 1) * (np.linalg.slogdet(S)[1] + s * (1 + np.log(2 * np.pi))) + s * np.log(L)
+    assert_allclose(deviance(model), expected, rtol=0, atol=CRITERION_ATOL)
+    assert_allclose(model.aic_ - deviance(model), 2 * (s + s * (s + 1) / 2), rtol=INVARIANT)
