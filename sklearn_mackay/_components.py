@@ -122,6 +122,10 @@ class BlockComponent:
         assert self.term is not None
         return np.array([[1.0 / self.term.scale]])
 
+    def loadings(self, basis: Array) -> Array:
+        """``A B`` (1, r): the columns' common coefficient for that of a basis."""
+        return np.asarray(self.transform @ basis)
+
     def to_internal(self, Sigma: Array, y_scale: float) -> Array:
         """Variance (1, 1) of the term for one in the user's units."""
         assert self.term is not None

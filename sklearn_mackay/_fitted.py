@@ -239,7 +239,7 @@ class FittedModel:
             draws += (blocks[block.name] - block.center) @ z
         return np.asarray(draws * self.y_scale)
 
-    def _component(self, name: str) -> tuple[int | None, AnyComponent]:
+    def component(self, name: str) -> tuple[int | None, AnyComponent]:
         """Position of a component's term, None where it has none, and the component."""
         at = {component.name: k for k, component in enumerate(self.active)}
         return at.get(name), next(c for c in self.components if c.name == name)
@@ -258,7 +258,7 @@ class FittedModel:
         -------
         ndarray of shape (L, s, s)
         """
-        k, component = self._component(name)
+        k, component = self.component(name)
         assert isinstance(component, Component)
         assert k is not None
         if not given_fixed:
@@ -301,7 +301,7 @@ class FittedModel:
 
     def coefficient_std(self, name: str) -> Array:
         """Standard deviation (p,) of the error of a feature block's coefficients."""
-        k, component = self._component(name)
+        k, component = self.component(name)
         assert isinstance(component, BlockComponent)
         if k is None or component.term is None:
             std = np.sqrt(self.unseen.get(name, 0.0)) * self.y_scale

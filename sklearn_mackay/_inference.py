@@ -241,11 +241,11 @@ class Coordinates:
 
 def _leading(model: FittedModel, parameter: Parameter) -> Array:
     """A parameter's coefficients in the user's units, of those of its term's basis (1 or 2, r)."""
-    k = next(k for k, one in enumerate(model.active) if one.name == parameter.component)
-    component, basis = model.active[k], model.freedom.directions[k]
-    if isinstance(component, BlockComponent):
-        return np.asarray(model.y_scale * component.transform @ basis)
-    return np.asarray(model.y_scale * component.loadings(basis)[list(parameter.coefficients)])
+    assert parameter.component is not None
+    k, component = model.component(parameter.component)
+    assert k is not None
+    loadings = component.loadings(model.freedom.directions[k])
+    return np.asarray(model.y_scale * loadings[list(parameter.coefficients)])
 
 
 def _directions(rows: Array) -> Array:
@@ -668,8 +668,9 @@ def parameter_value(model: FittedModel, parameter: Parameter, variances: Varianc
     """
     if parameter.component is None:
         return float(np.sqrt(variances.sigma2 * model.sigma2_scale))
-    (k,) = (k for k, c in enumerate(model.active) if c.name == parameter.component)
-    component, S = model.active[k], variances.Sigma[k]
+    k, component = model.component(parameter.component)
+    assert k is not None
+    S = variances.Sigma[k]
     at = list(parameter.coefficients)
     T = component.transform[at]
     Sigma = T @ S @ T.T
