@@ -18,7 +18,7 @@ from ._fixed_part import FixedPart, build_fixed_part
 from ._identification import Identification, identify
 from ._machine import MODERATE, one_blas_thread
 from ._restarts import other_starts
-from ._solution import Engine, Variances, n_units, null_directions
+from ._solution import Engine, PenalizedSolution, Variances, n_units, null_directions
 from ._variances import Freedom, StandardErrors, gradient_noise, standard_errors
 
 Array = NDArray[np.float64]
@@ -379,18 +379,24 @@ def estimate_with(
         again = run(variances)
         fit = replace(again, history=fit.history + again.history)
     log_det, error = monte_carlo.log_det(variances)
-    value = deviance(
-        replace(fit.solution, log_det=log_det),
-        dof=freedom.dof,
-        sum_log_weights=crossproducts.sum_log_weights,
-        penalty=crossproducts.penalty,
-    )
+    value = _criterion(replace(fit.solution, log_det=log_det), crossproducts, freedom)
     history = tuple(
         replace(iteration, deviance=iteration.deviance + value - fit.deviance)
         for iteration in fit.history
     )
     fit = replace(fit, deviance=value, history=history)
     return fit, MonteCarloErrors(errors, error, monte_carlo.n_products)
+
+
+def _criterion(
+    solution: PenalizedSolution, crossproducts: CrossProducts, freedom: Freedom
+) -> float:
+    return deviance(
+        solution,
+        dof=freedom.dof,
+        sum_log_weights=crossproducts.sum_log_weights,
+        penalty=crossproducts.penalty,
+    )
 
 
 def _best_of_restarts(
@@ -410,12 +416,7 @@ def _best_of_restarts(
         solution = engine.solve(variances)
         if freedom.scale:
             solution = solution.rescaled(solution.yPy / freedom.dof)
-        return deviance(
-            solution,
-            dof=freedom.dof,
-            sum_log_weights=crossproducts.sum_log_weights,
-            penalty=crossproducts.penalty,
-        )
+        return _criterion(solution, crossproducts, freedom)
 
     for other in other_starts(height, crossproducts, freedom, start, fit.solution.variances):
         again = run(other)
