@@ -244,6 +244,10 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Information criteria from it, counted as lme4 counts.
     solver_ : str
         The engine that fitted: "exact" or "iterative".
+    kernel_ : str
+        What it computed with: "lapack" for up to 200 random effects (levels times coefficients,
+        over all factors, and the rank of feature blocks), else "tensorflow", which the first such
+        fit of a process loads.
     n_products_ : int
         Products with a batch of vectors that the iterative engine took, its measure of work.
     n_iter_ : int
@@ -1806,6 +1810,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             "variance_mc_error_": _by_factor(estimates.mc_error),
             "log_likelihood_mc_error_": 0.5 * estimates.deviance_mc_error,
             "solver_": estimates.solver,
+            "kernel_": estimates.kernel,
             "n_products_": estimates.n_products,
             "log_likelihood_": -0.5 * estimates.deviance,
             "aic_": estimates.deviance + 2.0 * k,

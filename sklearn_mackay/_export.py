@@ -20,7 +20,7 @@ from ._grouping import PADDED_TEXT, Grouping, in_utc, is_utc, learn_grouping, wi
 from ._roles import ColumnRoles, FactorColumns
 
 FORMAT = "sklearn_mackay.MacKayMixedRegressor"
-SCHEMA = 2  # of texts and of pickles; raised whenever the attributes of a fit change
+SCHEMA = 3  # of texts and of pickles; raised whenever the attributes of a fit change
 NUMBERS = re.compile(r"float(32|64)|u?int(8|16|32|64)")
 TIMES = re.compile(r"(utc )?([mM]8\[(D|h|m|s|ms|us|ns)\])")
 NOT_FINITE = ("nan", "inf", "-inf")
@@ -46,6 +46,7 @@ ATTRIBUTES = (
     "variance_mc_error_",
     "log_likelihood_mc_error_",
     "solver_",
+    "kernel_",
     "n_products_",
     "log_likelihood_",
     "aic_",
@@ -59,6 +60,7 @@ ATTRIBUTES = (
     "n_features_in_",
 )
 NAMES = "feature_names_in_"
+CHOICES = {"solver_": ("exact", "iterative"), "kernel_": ("lapack", "tensorflow")}
 ASIDE = ("_models", "_marks", "_roles", "_groupings", "groups_", "group_levels_")
 
 PSD_RTOL = 1e-8  # rounding of a covariance beside the product of its standard deviations
@@ -433,8 +435,9 @@ def _check_values(
         raise ValueError(f"intercept_ has shape {outputs}")
     for expected in _expected(attributes, roles, groupings):
         _check_value(expected, outputs)
-    if attributes["solver_"] not in ("exact", "iterative"):
-        raise ValueError("solver_ must be 'exact' or 'iterative'")
+    for name, values in CHOICES.items():
+        if attributes[name] not in values:
+            raise ValueError(f"{name} must be {' or '.join(map(repr, values))}")
     history = attributes["history_"]
     histories = history if outputs else [history]
     if not isinstance(history, list) or len(histories) != math.prod(outputs):

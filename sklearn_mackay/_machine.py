@@ -86,28 +86,6 @@ def _blas_libraries() -> list[Any]:
     return [library for library in controller.lib_controllers if library.user_api == "blas"]
 
 
-def require_own_tensorflow() -> None:
-    """Refuse to use TensorFlow in a process that was forked from one which uses it.
-
-    Its threads are not there in the fork, and it would wait for them without end.
-
-    Raises
-    ------
-    RuntimeError
-    """
-    if _process_of_tensorflow() != os.getpid():
-        raise RuntimeError(
-            "This process was forked from one that had fitted with TensorFlow, whose threads are "
-            "not here: it would wait without end. Start processes by joblib's loky, which "
-            "scikit-learn does by itself, or by multiprocessing's 'spawn'."
-        )
-
-
-@cache
-def _process_of_tensorflow() -> int:
-    return os.getpid()
-
-
 def require_memory(order: int, cure: str) -> None:
     """Refuse to factorise a dense matrix that the machine has no memory for.
 

@@ -112,6 +112,8 @@ class Estimates:
         Condition of the fixed columns.
     solver : {"exact", "iterative"}
         The engine.
+    kernel : {"lapack", "tensorflow"}
+        What it computed with.
     mc_error : dict of str to ndarray
         Monte Carlo standard error of each entry of `Sigma`.
     deviance_mc_error : float
@@ -146,6 +148,7 @@ class Estimates:
     dropped: NDArray[np.intp]
     condition: float
     solver: str
+    kernel: str
     mc_error: dict[str, Array]
     deviance_mc_error: float
     n_products: int
@@ -288,7 +291,7 @@ def _fit_output(
     return _to_user_units(
         fit,
         errors,
-        engine.name,
+        engine,
         fixed,
         crossproducts,
         components,
@@ -506,7 +509,7 @@ def _require_degrees_of_freedom(
 def _to_user_units(
     fit: Fit,
     errors: MonteCarloErrors,
-    solver: str,
+    engine: Engine,
     fixed: FixedPart,
     crossproducts: CrossProducts,
     components: Sequence[AnyComponent],
@@ -633,7 +636,8 @@ def _to_user_units(
         ],
         dropped=fixed.dropped,
         condition=fixed.condition,
-        solver=solver,
+        solver=engine.name,
+        kernel=engine.kernel,
         mc_error={
             component.name: component.error_to_user(
                 errors.variances.Sigma[index[component.name]]
@@ -673,7 +677,7 @@ def _to_user_units(
             ),
             active,
             options.keep,
-            is_exact=solver == "exact",
+            is_exact=engine.name == "exact",
         ),
     )
 

@@ -173,6 +173,8 @@ class Engine:
     ----------
     name : {"exact", "iterative"}
         Which one.
+    kernel : {"lapack", "tensorflow"}
+        What it computes with.
     solve : callable
         ``variances -> PenalizedSolution``.
     monte_carlo : MonteCarlo or None
@@ -180,6 +182,7 @@ class Engine:
     """
 
     name: str
+    kernel: str
     solve: Callable[[Variances], PenalizedSolution]
     monte_carlo: MonteCarlo | None = None
 

@@ -19,6 +19,7 @@ P_EPSILON = 2.0**-52  # p values below it are rounding; R's limit
 LINE_WIDTH = 80
 PERFECT = 1.0 - 1e-6  # correlation from which on it is one, up to rounding
 
+KERNELS = {"lapack": "LAPACK", "tensorflow": "TensorFlow"}
 TITLES = {
     "reml": "Linear mixed model fit by REML",
     "ml": "Linear mixed model fit by maximum likelihood",
@@ -175,8 +176,8 @@ class Summary:
         not shown.
     icc : dict of str to float
         Intraclass correlation of each grouping factor.
-    solver : str
-        The engine that fitted.
+    solver, kernel : str
+        The engine that fitted, and what it computed with.
     n_iter : int
         Iterations it took.
     converged, singular : bool
@@ -209,6 +210,7 @@ class Summary:
     r2_conditional: float
     icc: Mapping[str, float]
     solver: str
+    kernel: str
     n_iter: int
     converged: bool
     singular: bool
@@ -371,6 +373,7 @@ def summarise(
         r2_conditional=math.nan if shares is None else shares.r2_conditional,
         icc={} if shares is None else shares.icc,
         solver=fit.solver_,
+        kernel=fit.kernel_,
         n_iter=fit.n_iter_,
         converged=fit.converged_,
         singular=fit.singular_,
@@ -394,7 +397,8 @@ def _criteria(summary: Summary) -> dict[str, str]:
 
 
 def _effort(summary: Summary) -> str:
-    return f"{summary.solver}, {summary.n_iter} iteration{'s' * (summary.n_iter != 1)}"
+    kernel = KERNELS[summary.kernel]
+    return f"{summary.solver} ({kernel}), {summary.n_iter} iteration{'s' * (summary.n_iter != 1)}"
 
 
 def _groups(summary: Summary) -> list[str]:

@@ -33,6 +33,7 @@ LAYERS = {
     "kernels": 3,
     "kernels.layout": 3,
     "kernels.lapack": 3,
+    "kernels.loading": 3,
     "kernels.linalg": 3,
     "kernels.blocks": 3,
     "kernels.dense": 3,
@@ -113,6 +114,7 @@ ALLOWED = {
         "_solution",
         "kernels.dense",
         "kernels.layout",
+        "kernels.loading",
     },
     "_empirical_bayes": {"_crossproducts", "_solution", "_variances", "_criterion"},
     "_posterior": {

@@ -274,7 +274,7 @@ def test_elimination_and_one_dense_matrix_agree(rng, monkeypatch, layout, blocks
     X = np.column_stack([X, X[:, 9] // 5])
     models = []
     for order in (0, 10_000):
-        monkeypatch.setattr(engine, "DENSE_ORDER", order)
+        monkeypatch.setattr(engine, "FEW_EFFECTS", order)
         models.append(MacKayMixedRegressor(**layout, feature_blocks=blocks).fit(X, y))
     eliminated, dense = models
     assert_allclose(eliminated.log_likelihood_, dense.log_likelihood_, rtol=1e-12)

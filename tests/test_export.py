@@ -15,6 +15,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from sklearn_mackay import MacKayMixedRegressor
+from sklearn_mackay._export import SCHEMA
 
 
 @pytest.fixture
@@ -203,8 +204,8 @@ def change(document: dict[str, Any], path: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("schema", 1, "it has schema 1, and this version reads schema 2"),
-        ("schema", 2.0, "it has schema 2.0, and"),
+        ("schema", 1, f"it has schema 1, and this version reads schema {SCHEMA}"),
+        ("schema", float(SCHEMA), f"it has schema {SCHEMA}.0, and"),
         ("schema", None, "it has schema None"),
         ("attributes", None, "'attributes' is missing"),
         ("attributes/coef_", None, "'coef_' is missing"),
@@ -243,6 +244,7 @@ def change(document: dict[str, Any], path: str, value: Any) -> None:
         ("attributes/n_iter_", 2.0, "n_iter_ is not of type int"),
         ("attributes/converged_", 1, "converged_ is not of type bool"),
         ("attributes/solver_", "another", "solver_ must be 'exact' or 'iterative'"),
+        ("attributes/kernel_", "another", "kernel_ must be 'lapack' or 'tensorflow'"),
         ("attributes/history_/0/dict/0/1", 1, "a name must be a string"),
         ("attributes/history_/0/dict", [["step", "x"], ["step", "x"]], "a key stands twice"),
         ("attributes/_fixed_names/tuple", ["intercept", "z"], "_fixed_names are not the names"),

@@ -26,7 +26,7 @@ with_and_without_intercept = pytest.mark.parametrize("fit_intercept", [True, Fal
 
 
 def exact_engine(crossproducts, *, reml):
-    return Engine("exact", prepare(crossproducts, reml=reml))
+    return Engine("exact", "lapack", prepare(crossproducts, reml=reml))
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def regressor(solver="auto", **parameters):
 
 
 SMALL = crossed(100, 6, 5)
-LARGE = crossed(600, 90, 80)
+LARGE = crossed(900, 130, 120)
 PROBLEMS = {"small": (SMALL, "auto"), "large": (LARGE, "auto"), "iterative": (LARGE, "iterative")}
 
 
@@ -331,18 +331,18 @@ def memory_growth():
     import resource
 
     def one_factor(i):
-        X, y = crossed(600 + i % 41, 120 + i % 37, seed=i)
+        X, y = crossed(900 + i % 41, 220 + i % 37, seed=i)
         MacKayMixedRegressor(groups=[0]).fit(X, y)
 
     def slopes(i):
-        X, y = crossed(600 + i % 41, 90 + i % 37, 40 + i % 11, seed=i)
+        X, y = crossed(900 + i % 41, 180 + i % 37, 40 + i % 11, seed=i)
         x = np.random.default_rng(i).normal(size=len(y))
         regressor(random_slopes={0: [2]}, max_iter=3, tol=1.0).fit(np.column_stack([X, x]), y)
 
     fits = {
         lambda i: regressor().fit(*crossed(60 + i % 41, 4 + i % 7, 3 + i % 5, seed=i)): 600,
         one_factor: 200,
-        lambda i: regressor().fit(*crossed(600 + i % 41, 90 + i % 37, 40 + i % 11, seed=i)): 150,
+        lambda i: regressor().fit(*crossed(900 + i % 41, 180 + i % 37, 40 + i % 11, seed=i)): 150,
         slopes: 50,
     }
 

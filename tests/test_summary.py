@@ -39,6 +39,7 @@ SLEEPSTUDY = Summary(
     r2_conditional=0.7992,
     icc={"Subject": 0.7215},
     solver="exact",
+    kernel="lapack",
     n_iter=6,
     converged=True,
     singular=False,
@@ -46,7 +47,7 @@ SLEEPSTUDY = Summary(
 
 SLEEPSTUDY_TEXT = """\
 Linear mixed model fit by REML
-Solver: exact, 6 iterations
+Solver: exact (LAPACK), 6 iterations
 REML criterion: 1743.6   AIC: 1755.6   BIC: 1774.8
 
 Random effects:
@@ -174,6 +175,7 @@ def test_every_field_is_shown():
         r2_conditional=0.2,
         icc={"Subject": 0.3},
         solver="iterative",
+        kernel="tensorflow",
         n_iter=9,
         converged=False,
         singular=True,

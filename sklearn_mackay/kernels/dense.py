@@ -1,8 +1,8 @@
 """The exact engine of small problems: one dense matrix in LAPACK.
 
 The spherical system ``K = D'[Z X]'W[Z X]D + I`` with ``D = blockdiag(I (x) T_k, I)`` is formed and
-factorised as a whole. Up to some hundred unknowns that takes less time than calling TensorFlow, and
-far less than importing it.
+factorised as a whole. Up to some two hundred random effects that takes less time than calling
+TensorFlow, and far less than importing it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def prepare(
     gram = gram_matrix(crossproducts, tuple(range(len(terms))), ends)
     units = [symmetric_units(term.n_coefficients, diagonal=term.diagonal) for term in terms]
 
-    @one_blas_thread()
+    @one_blas_thread(n_entries=gram.size)
     @np.errstate(invalid="ignore")  # numbers that are not finite are reported, not warned of
     def solve(variances: Variances) -> PenalizedSolution:
         sigma2 = variances.sigma2

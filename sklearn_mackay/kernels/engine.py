@@ -7,12 +7,14 @@ from collections.abc import Callable
 import numpy as np
 
 from .._crossproducts import CrossProducts
-from .._machine import require_memory, require_own_tensorflow
+from .._machine import require_memory
 from .._solution import Engine, PenalizedSolution, Variances
 from . import dense
 from .layout import Layout, choose_layout
+from .loading import load_tensorflow
 
-DENSE_ORDER = 64  # unknowns of a dense matrix that BLAS does not split between threads
+FEW_EFFECTS = 200  # up to it LAPACK takes no longer than TensorFlow, which takes seconds to load
+LAPACK, TENSORFLOW = "lapack", "tensorflow"
 EXACT_FLOPS = 3e10  # of a factorisation, about two seconds on two cores
 
 
@@ -60,14 +62,14 @@ def prepare_engine(
     if layout.rest and (
         solver == "iterative" or (solver == "auto" and (large or float(order) ** 3 > EXACT_FLOPS))
     ):
-        require_own_tensorflow()
+        load_tensorflow()
         from .iterative import IterativeEngine
 
         iterative = IterativeEngine(
             crossproducts, layout, reml=reml, n_probes=n_probes, random_state=random_state
         )
-        return Engine("iterative", iterative, iterative)
-    return Engine("exact", _prepare_exact(crossproducts, layout, reml=reml))
+        return Engine("iterative", TENSORFLOW, iterative, iterative)
+    return _prepare_exact(crossproducts, layout, reml=reml)
 
 
 def exact_solver(
@@ -92,20 +94,18 @@ def exact_solver(
     MemoryError
         If the dense corner needs more memory than the machine has.
     """
-    return _prepare_exact(crossproducts, choose_layout(crossproducts), reml=reml)
+    return _prepare_exact(crossproducts, choose_layout(crossproducts), reml=reml).solve
 
 
-def _prepare_exact(
-    crossproducts: CrossProducts, layout: Layout, *, reml: bool
-) -> Callable[[Variances], PenalizedSolution]:
+def _prepare_exact(crossproducts: CrossProducts, layout: Layout, *, reml: bool) -> Engine:
     order = _corner_order(crossproducts, layout.rest)
     require_memory(order, "Use solver='iterative' or 'auto'.")
-    if _corner_order(crossproducts, layout.chain + layout.rest) <= DENSE_ORDER:
-        return dense.prepare(crossproducts, reml=reml)
-    require_own_tensorflow()
+    if sum(term.n_effects for term in crossproducts.terms) <= FEW_EFFECTS:
+        return Engine("exact", LAPACK, dense.prepare(crossproducts, reml=reml))
+    load_tensorflow()
     from .exact import prepare
 
-    return prepare(crossproducts, reml=reml)
+    return Engine("exact", TENSORFLOW, prepare(crossproducts, reml=reml))
 
 
 def _corner_order(crossproducts: CrossProducts, corner: tuple[int, ...]) -> int:
