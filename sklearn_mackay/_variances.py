@@ -59,11 +59,12 @@ class Freedom:
 def mackay_update(solution: PenalizedSolution, freedom: Freedom) -> Variances:
     """MacKay's evidence update ``Sigma = U / gamma``, ``sigma2 = e'We / (n - p - sum gamma)``.
 
-    A fixed point is a stationary point of the REML criterion (of the ML criterion if the solution
-    carries that one's traces). ``U / gamma`` is no matrix update; for correlated coefficients it
-    is the geodesic doubling of the MM update, which is positive semi-definite and, with one
-    coefficient, ``U / gamma`` exactly. It need not lower the deviance. Equation (5) of
-    docs/theory.md.
+    A fixed point with regular covariances is a stationary point of the REML criterion (of the ML
+    criterion if the solution carries that one's traces). A variance of zero stays at zero whatever
+    the data, and a singular covariance keeps its range; `steepest_release` tells whether they may.
+    ``U / gamma`` is no matrix update; for correlated coefficients it is the geodesic doubling of
+    the MM update, which is positive semi-definite and, with one coefficient, ``U / gamma`` exactly.
+    It need not lower the deviance. Equation (5) of docs/theory.md.
 
     Parameters
     ----------
@@ -78,7 +79,9 @@ def mackay_update(solution: PenalizedSolution, freedom: Freedom) -> Variances:
 
     References
     ----------
-    MacKay (1992), "Bayesian interpolation", Neural Computation 4, equations 4.9 and 4.10.
+    MacKay (1992), "Bayesian interpolation", Neural Computation 4, equations 4.9 and 4.10. Schall
+    (1991), "Estimation in generalized linear models with random effects", Biometrika 78(4), for
+    mixed models.
     """
     return _fixed_point(solution, freedom, power=2)
 

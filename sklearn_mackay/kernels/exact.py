@@ -5,16 +5,16 @@ With ``Sigma_k = sigma2 T_k T_k'`` and ``b_k = (I (x) T_k) u_k`` the system is s
     K = [T'Z'WZT + I   T'Z'WX]
         [X'WZT         X'WX  ] ,
 
-bounded below by the identity however small or singular a variance is; equation (2) of
-docs/theory.md. A chain of nested factors is eliminated level by level: each block stays
-block-diagonal, because a level of an earlier factor touches one level of every later one. What the
-chain leaves, the crossed terms and the fixed part, is the dense corner. Eliminating never adds to a
-pattern: the parent of a level meets every column that the level meets.
+whose random block is bounded below by the identity however small or singular a variance is;
+equation (2) of docs/theory.md. A chain of nested factors is eliminated level by level: each block
+stays block-diagonal, because a level of an earlier factor touches one level of every later one.
+What the chain leaves, the crossed terms and the fixed part, is the dense corner. Eliminating never
+adds to a pattern: the parent of a level meets every column that the level meets.
 
-The trace part ``N_k`` of the gradient is half of ``d log|K| / dT_k`` times ``T_k^-1``; reverse-mode
-differentiation of the elimination gives it without the inverse of ``K``, only the corner's inverse
-enters, as cotangent: equation (4) of docs/theory.md. Sources: Henderson (1975) for ``K``,
-Gilmour, Thompson and Cullis (1995) for the information matrix.
+The trace part ``N_k`` of the gradient is ``d log|K| / dT_k`` times ``T_k^-1 / (2 sigma2)``;
+reverse-mode differentiation of the elimination gives it without the inverse of ``K``, only the
+corner's inverse enters, as cotangent: equation (4) of docs/theory.md. Sources: Henderson (1975) for
+``K``, Gilmour, Thompson and Cullis (1995) for the information matrix.
 """
 
 from __future__ import annotations
