@@ -8,8 +8,8 @@ of ``K``
 
     w'K^-1 w = w_chain' K_chain^-1 w_chain + r'Gr ,    r = w_corner - Lambda'w_chain .
 
-This is equation (17) of docs/theory.md. Only SciPy is at work here: predicting with a standard
-deviation needs no TensorFlow.
+This is equation (17) of docs/theory.md; it takes the variances as known. Only SciPy is at
+work here: predicting with a standard deviation needs no TensorFlow.
 """
 
 from __future__ import annotations

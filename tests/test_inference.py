@@ -150,6 +150,25 @@ def test_r2_is_that_of_its_definition(name):
     assert_allclose(total, random / (random + expected["variance_residual"]), rtol=R2_RTOL)
 
 
+@pytest.mark.parametrize("weight_type", ["frequency", "precision"])
+def test_variances_of_r2_are_weighted_means_over_the_rows(rng, weight_type):
+    codes = rng.integers(8, size=60)
+    x = rng.normal(size=60)
+    y = x + rng.normal(size=8)[codes] + x * rng.normal(size=8)[codes] + rng.normal(size=60)
+    weights = rng.integers(1, 4, size=60).astype(float)
+    model = MacKayMixedRegressor(groups=[1], random_slopes={1: [0]}, weight_type=weight_type)
+    X = np.column_stack([x, codes])
+    model.fit(X, y, sample_weight=weights)
+    mean = model.predict(X, effects="population")
+    fixed = np.average((mean - np.average(mean, weights=weights)) ** 2, weights=weights)
+    Z, Sigma = np.column_stack([np.ones(60), x]), model.variance_components_[model.groups_[0]]
+    random = np.average(np.sum(Z @ Sigma * Z, axis=1), weights=weights)
+    total = fixed + random + model.variance_components_["residual"]
+    shares = model.explained_variance()
+    assert_allclose(shares.r2_marginal, fixed / total, rtol=R2_RTOL)
+    assert_allclose(shares.r2_conditional, (fixed + random) / total, rtol=R2_RTOL)
+
+
 @pytest.mark.slow
 def test_degrees_of_freedom_of_insteval_are_those_of_lmertest():
     model, *_ = fit_reference("insteval")

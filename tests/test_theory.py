@@ -52,6 +52,11 @@ def test_equations_are_numbered_in_order_and_each_is_cited_by_the_code_that_comp
     assert cited == set(equations)
 
 
+def test_no_line_of_the_page_is_a_comment():
+    # MyST drops lines that begin with a percent sign, as a share does that wraps.
+    assert not re.search(r"^\s*%", (ROOT / "docs" / "theory.md").read_text(), re.MULTILINE)
+
+
 def derivative(function, at: float = 0.0):
     """From four points."""
     h = STEP
