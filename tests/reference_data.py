@@ -1,6 +1,5 @@
-"""The data sets of tests/data with the fits that R lme4 made of them."""
+"""Data sets, the package's and those of tests/data, with the fits that R lme4 made of them."""
 
-import gzip
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 DATA = Path(__file__).parent / "data"
+PACKAGE_DATA = Path(__file__).parents[1] / "sklearn_mackay" / "data"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +39,6 @@ def load_reference(name: str) -> Reference:
 
 
 def read_table(csv_name: str, groups: list[str]) -> pd.DataFrame:
-    path = DATA / csv_name
-    dtype = dict.fromkeys(groups, str)
-    if path.exists():
-        return pd.read_csv(path, dtype=dtype)
-    with gzip.open(f"{path}.gz", "rt") as file:
-        return pd.read_csv(file, dtype=dtype)
+    names = (PACKAGE_DATA / csv_name, DATA / csv_name, DATA / f"{csv_name}.gz")
+    path = next(path for path in names if path.exists())
+    return pd.read_csv(path, dtype=dict.fromkeys(groups, str))

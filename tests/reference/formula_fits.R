@@ -14,10 +14,8 @@ TABLE <- file.path(ROOT, "docs", "user_guide", "lme4_formulas.csv")
 # The page shows code between pairs of backticks.
 without_backticks <- function(text) gsub("``", "", text, fixed = TRUE)
 
-read_data <- function(name) {
-  path <- file.path(ROOT, "tests", "data", paste0(name, ".csv"))
-  read.csv(if (file.exists(path)) path else paste0(path, ".gz"))
-}
+# The table names the loader of a data set, such as load_cake, and InstEval, which has none.
+data_of <- function(cell) tolower(sub("^load_", "", without_backticks(cell)))
 
 # Covariance matrix of each factor's effects, the intercept first. What lme4 splits in parts, such as
 # Subject and Subject.1, is joined; with parts it also writes a.b where the formula says a:b.
@@ -37,7 +35,7 @@ covariances <- function(fit) {
 
 # The arguments of lmer() are text: a formula and what may follow it.
 describe_fit <- function(name, arguments) {
-  data <- read_data(name)
+  data <- read.csv(csv_file(name))
   fit <- eval(parse(text = sprintf("lmer(%s, data = data, control = CONTROL)", arguments)))
   list(
     data = name,
@@ -53,8 +51,9 @@ describe_fit <- function(name, arguments) {
 main <- function(arguments) {
   if (length(setdiff(arguments, "--small-only"))) stop("usage: formula_fits.R [--small-only]")
   table <- read.csv(TABLE)
-  if ("--small-only" %in% arguments) table <- table[table$Data != "insteval", ]
-  fits <- Map(describe_fit, table$Data, without_backticks(table$lmer))
+  table$name <- data_of(table$Data)
+  if ("--small-only" %in% arguments) table <- table[table$name != "insteval", ]
+  fits <- Map(describe_fit, table$name, without_backticks(table$lmer))
   record <- list(lme4 = as.character(packageVersion("lme4")), fits = unname(fits))
   cat(jsonlite::toJSON(record, auto_unbox = TRUE, digits = NA, pretty = 2), "\n", sep = "")
 }

@@ -1,10 +1,10 @@
 # Fit linear mixed models with lme4, lmerTest and pbkrtest, and print what they infer as JSON.
 #
 #   Rscript tests/reference/inference_fits.R [--small-only] > inference.json
-#   Rscript tests/reference/inference_fits.R --cake > tests/data/cake.csv
+#   Rscript tests/reference/inference_fits.R --cake > sklearn_mackay/data/cake.csv
 #
-# The first form is tests/data/inference.json and reads tests/data/*.csv; --small-only leaves out
-# insteval, the one that is large. Needs the packages lme4, lmerTest, pbkrtest and jsonlite.
+# The first form is tests/data/inference.json; --small-only leaves out insteval, the one that is
+# large. Needs the packages lme4, lmerTest, pbkrtest and jsonlite.
 
 suppressPackageStartupMessages({
   library(lme4)
@@ -37,14 +37,11 @@ CUTOFF <- 2.2          # where the profile ends; the wider interval is at 1.96
 MAX_POINTS <- 2000     # of a profile
 N_LEVELS <- 50         # levels kept of a factor of insteval
 
-data_folder <- function() file.path(dirname(dirname(SCRIPT)), "data")
-
 # Columns of groups become factors, with levels in the order of their labels as strings.
 read_data <- function(name, formula) {
-  path <- file.path(data_folder(), paste0(name, ".csv"))
-  if (!file.exists(path)) path <- paste0(path, ".gz")
   columns <- unique(unlist(lapply(findbars(formula), function(bar) all.vars(bar[[3]]))))
-  data <- read.csv(path, colClasses = setNames(rep("character", length(columns)), columns))
+  classes <- setNames(rep("character", length(columns)), columns)
+  data <- read.csv(csv_file(name), colClasses = classes)
   data[columns] <- lapply(data[columns], factor)
   data
 }

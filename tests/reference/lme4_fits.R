@@ -1,7 +1,7 @@
 # Fit one linear mixed model with lme4 and print the fit as JSON, in the form of tests/data/*.json.
 #
 #   Rscript tests/reference/lme4_fits.R CSV FORMULA ID [--reml-only] > ID.json
-#   Rscript tests/reference/lme4_fits.R tests/data/sleepstudy.csv \
+#   Rscript tests/reference/lme4_fits.R sklearn_mackay/data/sleepstudy.csv \
 #     'Reaction ~ Days + (Days | Subject)' sleepstudy
 #
 # CSV may be gzip-compressed. Needs the packages lme4 and jsonlite.
