@@ -5,14 +5,29 @@ Synthetic data are drawn anew in each process, from a fixed seed, so that nothin
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
 
-DATA = Path(__file__).parents[1] / "tests" / "data"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "sklearn_mackay"
+
+
+def _load_module(path: Path) -> ModuleType:
+    """Load one module of the package, which the peers' interpreter does not have."""
+    spec = spec_from_file_location(f"sklearn_mackay_{path.stem}", path)
+    module = sys.modules[spec.name] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+DATASETS = _load_module(PACKAGE / "datasets.py")
 
 
 @dataclass(frozen=True)
@@ -65,11 +80,11 @@ class Workload:
 
 
 def _sleepstudy(fast: bool) -> pd.DataFrame:
-    return pd.read_csv(DATA / "sleepstudy.csv").rename(columns={"Reaction": "y"})
+    return pd.read_csv(PACKAGE / "data" / "sleepstudy.csv").rename(columns={"Reaction": "y"})
 
 
 def _insteval(fast: bool) -> pd.DataFrame:
-    frame = pd.read_csv(DATA / "insteval.csv.gz")
+    frame = pd.read_csv(ROOT / "tests" / "data" / "insteval.csv.gz")
     return frame[frame["s"] % 4 == 0] if fast else frame
 
 
@@ -93,36 +108,30 @@ def _many_levels(fast: bool) -> pd.DataFrame:
     return pd.DataFrame({"y": y, "x1": x1, "x2": x2, "group": group})
 
 
-def _crossed(n_users: int, n_items: int, n: int) -> Callable[[bool], pd.DataFrame]:
+def _ratings(
+    name: str,
+    n_users: int,
+    n_items: int,
+    n: int,
+    peers: tuple[str, ...] = (),
+    n_features: int = 2,
+    **law: float | dict[str, float],
+) -> Workload:
     def load(fast: bool) -> pd.DataFrame:
         scale = max(50, n // 100_000) if fast else 1
-        users, items, rows = n_users // scale, n_items // scale, n // scale
-        rng = np.random.default_rng(0)
-        user = _popular(rng, users, 0.7, rows)
-        item = _popular(rng, items, 1.0, rows)
-        frame = {"x1": rng.normal(size=rows), "x2": rng.normal(size=rows)}
-        y = 3.5 + 0.1 * frame["x1"] - 0.2 * frame["x2"]
-        y += np.sqrt(0.2) * rng.normal(size=users)[user]
-        y += np.sqrt(0.3) * rng.normal(size=items)[item]
-        y += np.sqrt(0.75) * rng.normal(size=rows)
-        return pd.DataFrame({"y": y, **frame, "user": user, "item": item}, copy=False)
+        sizes = (size // scale for size in (n, n_users, n_items))
+        frame, y = DATASETS.make_ratings(
+            *sizes, n_features=n_features, random_state=0, as_frame=True, **law
+        )
+        frame.insert(0, "y", y)
+        return frame
 
-    return load
-
-
-def _popular(rng: np.random.Generator, n_levels: int, exponent: float, n: int) -> np.ndarray:
-    """Levels drawn with probability proportional to (rank + 20)^-exponent."""
-    shares = np.cumsum((np.arange(n_levels) + 20.0) ** -exponent)
-    drawn = np.searchsorted(shares / shares[-1], rng.random(n))
-    return np.minimum(drawn, n_levels - 1).astype(np.int32)
-
-
-def _movies(name: str, n_users: int, n_items: int, n: int, peers: tuple[str, ...]) -> Workload:
+    covariates = "two covariates" if n_features else "no covariates"
     return Workload(
-        f"{name}: {n_users:,} x {n_items:,} crossed, n = {n:,}, two covariates",
+        f"{name}: {n_users:,} x {n_items:,} crossed, n = {n:,}, {covariates}",
         ("user", "item"),
-        ("x1", "x2"),
-        _crossed(n_users, n_items, n),
+        tuple(f"x{j}" for j in range(1, n_features + 1)),
+        load,
         peers,
     )
 
@@ -152,9 +161,9 @@ WORKLOADS = {
         {"g": ["x"]},
         small_peers=("statsmodels",),
     ),
-    "P4": _movies("P4", 50_000, 10_000, 1_000_000, ("gpboost",)),
-    "P5": _movies("P5", 138_000, 27_000, 20_000_000, ()),
-    "P6": _movies("P6", 1_000_000, 100_000, 100_000_000, ()),
+    "P4": _ratings("P4", 50_000, 10_000, 1_000_000, ("gpboost",)),
+    "P5": _ratings("P5", 138_000, 27_000, 20_000_000),
+    "P6": _ratings("P6", 1_000_000, 100_000, 100_000_000),
     "P8": Workload(
         "P8: predict one row, 100,000 known levels, n = 300,000",
         ("group",),
@@ -163,5 +172,17 @@ WORKLOADS = {
         ("lme4", "mixedlm", "gpboost", "scikit-learn"),
         predictions=100,
         compared="prediction",
+    ),
+    "P9": _ratings(
+        "P9",
+        200_948,
+        84_432,
+        32_000_204,
+        n_features=0,
+        user_exponent=0.8,
+        item_exponent=1.25,
+        user_shift=50.0,
+        item_shift=30.0,
+        variances={"user": 0.185, "item": 0.25, "residual": 0.7225},
     ),
 }
