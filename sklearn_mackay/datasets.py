@@ -500,12 +500,12 @@ def make_ratings(
     >>> X, y = make_ratings(random_state=0, as_frame=True)
     >>> X.head(3).round(2)
        user  item    x1    x2
-    0   200    57  1.18  1.05
-    1    48   180 -2.24 -0.29
-    2     4   105  1.01  0.72
+    0   225    63  0.85 -0.22
+    1   129    48  0.78  1.70
+    2     8    87  0.63 -0.78
     >>> model = MacKayMixedRegressor(groups=["user", "item"]).fit(X, y)
     >>> {name: round(value, 2) for name, value in model.variance_components_.items()}
-    {'user': 0.2, 'item': 0.32, 'residual': 0.75}
+    {'user': 0.22, 'item': 0.27, 'residual': 0.76}
     """
     check_scalar(n_ratings, "n_ratings", Integral, min_val=1)
     check_scalar(n_features, "n_features", Integral, min_val=0)
@@ -602,7 +602,7 @@ def _checked_variances(variances: Mapping[str, float] | None) -> Mapping[str, fl
 
 
 def _generator(random_state: int | np.random.RandomState | None) -> np.random.Generator:
-    """Return a Generator: it draws normal numbers several times as fast as a RandomState."""
+    """Return a Generator, which is faster than a RandomState, seeded in scikit-learn's manner."""
     if isinstance(random_state, Integral):
         return np.random.default_rng(int(random_state))
     return np.random.default_rng(check_random_state(random_state).randint(2**31 - 1, size=4))
@@ -612,5 +612,10 @@ def _draw_levels(
     rng: np.random.Generator, n_levels: int, exponent: float, shift: float, size: int
 ) -> NDArray[np.int32]:
     # Dividing by the shift keeps the first share at 1, so that large exponents do not underflow.
-    shares = np.cumsum((np.arange(n_levels) / shift + 1.0) ** -exponent)
-    return np.searchsorted(shares / shares[-1], rng.random(size)).astype(np.int32)
+    shares = (np.arange(n_levels) / shift + 1.0) ** -exponent
+    # Counts in random order are independent draws. A search for each draw would take several times
+    # as long.
+    counts = rng.multinomial(size, shares / shares.sum())
+    levels = np.repeat(np.arange(n_levels, dtype=np.int32), counts)
+    rng.shuffle(levels)
+    return levels
