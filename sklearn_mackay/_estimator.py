@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,14 @@ from ._crossproducts import CrossProducts
 from ._design import random_part, to_dense
 from ._empirical_bayes import Fit
 from ._export import SCHEMA, from_text, reason, to_text
+from ._fit_tables import (
+    Entry,
+    FactorEffects,
+    history_columns,
+    random_effects_columns,
+    variance_columns,
+    variance_entries,
+)
 from ._fitted import FittedModel, LevelRows
 from ._grouping import (
     Grouping,
@@ -57,11 +65,14 @@ from ._held_out import HeldOut, hold_out
 from ._inference import (
     NO_BOUNDS,
     NO_CURVATURE,
+    NUMBERS_GIVE_OUT,
     RESIDUAL_SD,
     Coordinates,
     Curvature,
     FixedEffects,
     Interval,
+    IntervalMethod,
+    Intervals,
     LikelihoodRatio,
     Parameter,
     Profile,
@@ -74,10 +85,14 @@ from ._inference import (
     coefficient_zeta,
     curvature,
     in_unit_of_y,
+    interval_method,
     likelihood_ratio,
     normal_quantile,
+    parameter_value,
     profiled,
     resample,
+    singular,
+    t_interval,
     unresolved,
     variance_parameters,
     variance_shares,
@@ -92,6 +107,7 @@ from ._progress import progress
 from ._roles import ColumnRoles, FactorColumns, resolve_roles
 from ._solution import Engine
 from ._summary import Summary, summarise
+from ._tables import Backend, make_frame
 from ._validation import (
     Table,
     check_in_memory,
@@ -728,11 +744,178 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         if self._models is None:
             raise AttributeError(self._not_kept("random_effects_std_"))
-        covariances = {name: self.random_effects_covariance(name) for name in self.groups_}
-        return {
-            name: np.sqrt(np.einsum("...aa->...a", covariance))
-            for name, covariance in covariances.items()
-        }
+        return {name: self._effects_std(name) for name in self.groups_}
+
+    def _effects_std(self, factor: str) -> Array:
+        """Standard deviations of one factor's effects."""
+        variances = np.einsum("...aa->...a", self.random_effects_covariance(factor))
+        return np.asarray(np.sqrt(variances))
+
+    def random_effects_frame(
+        self, factor: str | None = None, *, level: float = 0.95, backend: Backend = "pandas"
+    ) -> Any:
+        """Make a table of the random effects, one row for each level and coefficient.
+
+        Parameters
+        ----------
+        factor : str, default=None
+            Grouping factor; None for all, one after the other.
+        level : float, default=0.95
+            Probability of the intervals, which are normal quantiles at the estimated variances.
+        backend : {"pandas", "polars", "pyarrow"}, default="pandas"
+            Library of the table.
+
+        Returns
+        -------
+        pandas.DataFrame, polars.DataFrame or pyarrow.Table
+            Columns `factor`; one with the labels of each grouping column, under its name ("x3"
+            where X has no names, the factor's name where `fit` was given `groups`), null in the
+            rows of factors that do not use it; `coefficient`, `estimate`, `std`, `lower` and
+            `upper`, in the units of `random_effects_`. `std` and the bounds are NaN where the fit
+            kept no covariance. With several outputs the column `output` counts them. Labels have
+            the type that `fit` saw, categories as strings and times with a time zone in UTC.
+
+        Raises
+        ------
+        ValueError
+            For an unknown factor, a level outside (0, 1), another library, or a grouping column
+            that has the name of one of the table's other columns.
+        ImportError
+            Where the library is not installed.
+        TypeError
+            For labels of several types, which a column of Polars or Arrow cannot hold.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject", random_slopes={"Subject": ["Days"]})
+        >>> print(model.fit(X, y).random_effects_frame()[:3].round(1))
+            factor Subject coefficient  estimate   std  lower  upper
+        0  Subject     308   intercept       2.3  13.1  -23.4   27.9
+        1  Subject     308        Days       9.2   2.6    4.0   14.4
+        2  Subject     309   intercept     -40.4  13.1  -66.1  -14.7
+        """
+        check_is_fitted(self)
+        quantile = normal_quantile(level)
+        if factor is not None:
+            self._require_factor(factor)
+        effects = [
+            FactorEffects(
+                grouping,
+                tuple(map(self._column_name, columns.columns)) or (columns.name,),
+                columns.coefficient_names,
+                self.random_effects_[columns.name],
+                np.full_like(self.random_effects_[columns.name], np.nan)
+                if self._models is None
+                else self._effects_std(columns.name),
+            )
+            for columns, grouping in zip(self._roles.factors, self._groupings, strict=True)
+            if factor in (None, columns.name)
+        ]
+        columns = random_effects_columns(effects, quantile, has_outputs=self._has_outputs)
+        return make_frame(columns, backend)
+
+    def variance_frame(self, *, backend: Backend = "pandas") -> Any:
+        """Make a table of the variances and covariances, as lme4's VarCorr does.
+
+        Parameters
+        ----------
+        backend : {"pandas", "polars", "pyarrow"}, default="pandas"
+            Library of the table.
+
+        Returns
+        -------
+        pandas.DataFrame, polars.DataFrame or pyarrow.Table
+            Columns `component`: factor, feature block, or "residual" in the last row;
+            `coefficient`, and in the row of a covariance `other_coefficient`; `covariance`, which
+            of one coefficient is its variance; `sd_or_correlation`; and `mc_error`, the part of
+            the probes in the standard error of the covariance. Covariances that
+            covariance="diagonal" leaves out have no row. With several outputs the column `output`
+            counts them.
+
+        Raises
+        ------
+        ValueError
+            For another library.
+        ImportError
+            Where it is not installed.
+
+        References
+        ----------
+        Bates, Maechler, Bolker, Walker (2015), "Fitting linear mixed-effects models using lme4",
+        for ``as.data.frame(VarCorr(fit))``.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject", random_slopes={"Subject": ["Days"]})
+        >>> for row in model.fit(X, y).variance_frame(backend="polars").rows():
+        ...     print(row)
+        ('Subject', 'intercept', None, 612.0..., 24.7..., 0.0)
+        ('Subject', 'Days', None, 35.0..., 5.9..., 0.0)
+        ('Subject', 'intercept', 'Days', 9.6..., 0.06..., 0.0)
+        ('residual', None, None, 654.9..., 25.5..., 0.0)
+        """
+        check_is_fitted(self)
+        columns = variance_columns(
+            self._variance_entries(),
+            self.variance_components_,
+            self.variance_mc_error_,
+            has_outputs=self._has_outputs,
+        )
+        return make_frame(columns, backend)
+
+    def history_frame(self, *, backend: Backend = "pandas") -> Any:
+        """Make a table of `history_`, one row for each iteration.
+
+        Parameters
+        ----------
+        backend : {"pandas", "polars", "pyarrow"}, default="pandas"
+            Library of the table.
+
+        Returns
+        -------
+        pandas.DataFrame, polars.DataFrame or pyarrow.Table
+            Columns `iteration`, `step`, `deviance` and `change`, and one for each variance and
+            covariance, such as "var(Subject: Days)", "cov(Subject: intercept, Days)" and
+            "var(residual)". With several outputs the column `output` counts them.
+
+        Raises
+        ------
+        ValueError
+            For another library.
+        ImportError
+            Where it is not installed.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> model.history_frame().columns[-2:].tolist()
+        ['var(Subject: intercept)', 'var(residual)']
+        """
+        check_is_fitted(self)
+        histories = self.history_ if self._has_outputs else [self.history_]
+        columns = history_columns(
+            self._variance_entries(), histories, has_outputs=self._has_outputs
+        )
+        return make_frame(columns, backend)
+
+    def _variance_entries(self) -> list[Entry]:
+        coefficients = {factor.name: factor.coefficient_names for factor in self._roles.factors}
+        coefficients |= dict.fromkeys((*self._roles.blocks, RESIDUAL), ())
+        return variance_entries(coefficients, read_covariance(self.covariance, self.groups_))
+
+    def _column_name(self, position: int) -> str:
+        """Name of a column of X, as `fit` saw it."""
+        names = getattr(self, "feature_names_in_", None)
+        return f"x{position}" if names is None else str(names[position])
 
     @property
     def vcov_(self) -> Array:
@@ -1050,13 +1233,13 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self,
         parameter: Any = None,
         *,
-        method: str = "profile",
+        method: Literal["auto", IntervalMethod] = "auto",
         level: float = 0.95,
         n_resamples: int = 1000,
         n_jobs: int | None = None,
         random_state: Any = 0,
         verbose: int = 0,
-    ) -> dict[str, tuple[float, float]]:
+    ) -> Intervals:
         """Confidence intervals of standard deviations, correlations and coefficients.
 
         Parameters
@@ -1066,7 +1249,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             such as "sd(subject: days)" or "cor(subject: intercept, days)", "sd(residual)", or a
             coefficient: "intercept" (without feature blocks) or a fixed feature. None: all that
             the method is able to give.
-        method : {"profile", "wald", "bootstrap"}, default="profile"
+        method : {"auto", "profile", "wald", "bootstrap"}, default="auto"
+            "auto": "profile" for standard deviations and correlations, "wald" for coefficients.
             "profile" cuts where the fit's own criterion has risen enough with everything else
             re-estimated; coefficients need a fit by ML with alpha=0.0. "wald" takes the curvature
             at the optimum, of the logarithm of a standard deviation and of Fisher's z of a
@@ -1089,9 +1273,10 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
         Returns
         -------
-        dict of str to (float, float)
-            Lower and upper bound, in units of the parameter. A standard deviation that may be
-            zero has the lower bound 0. NaN, with a warning, where a parameter has none.
+        Intervals
+            A dict of str to (float, float), lower and upper bound in units of the parameter, with
+            a method `to_frame`. A standard deviation that may be zero has the lower bound 0. NaN,
+            with a warning, where a parameter has none.
 
         Raises
         ------
@@ -1102,7 +1287,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            Where a parameter has no Wald interval, or a correlation exists in fewer than half of
+            Where a parameter has no interval, or a correlation exists in fewer than half of
             the bootstrap's draws; the other parameters have theirs.
 
         Notes
@@ -1132,21 +1317,37 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         ...     print(f"{name}: {lower:.2f} to {upper:.2f}")
         sd(Subject: intercept): 26.62 to 55.19
         sd(residual): 27.89 to 34.71
+        intercept: 231.23 to 271.58
+        Days: 8.88 to 12.06
         """
         check_level(level)
         if not isinstance(n_resamples, Integral) or n_resamples < 2:
             raise ValueError(f"`n_resamples` must be an integer above 1, got {n_resamples!r}.")
         model, prepare, solve = self._at_optimum()
-        if method not in ("profile", "wald", "bootstrap"):
-            raise ValueError(f"`method` must be 'profile', 'wald' or 'bootstrap', got {method!r}.")
+        if method not in ("auto", *get_args(IntervalMethod)):
+            raise ValueError(
+                f"`method` must be 'auto', 'profile', 'wald' or 'bootstrap', got {method!r}."
+            )
         chosen = self._choose(parameter, model, method)
+        methods = {name: interval_method(p, method) for name, p in chosen.items()}
         reasons = {
             name: why
             for name, p in chosen.items()
-            if isinstance(p, Parameter) and (why := unresolved(model, p, method))
+            if isinstance(p, Parameter) and (why := unresolved(model, p, methods[name]))
         }
-        told = {name: p for name, p in chosen.items() if name not in reasons}
-        if method == "bootstrap":
+
+        def told(by: IntervalMethod) -> dict[str, Parameter | int]:
+            return {
+                name: p for name, p in chosen.items() if methods[name] == by and name not in reasons
+            }
+
+        found = {
+            name: profiled(partial(self._zeta, p, model, prepare, solve), level)
+            for name, p in told("profile").items()
+        }
+        if told("wald"):
+            found |= self._from_curvature(told("wald"), model, solve, level)
+        if told("bootstrap"):
             refits = bootstrap(
                 model,
                 prepare,
@@ -1156,17 +1357,25 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 random_state=check_random_state(random_state),
             )
             shown = tqdm(refits, total=n_resamples, disable=not verbose, leave=False)
-            found = self._bootstrapped(told, model, shown, level)
-        elif method == "wald":
-            found = self._from_curvature(told, model, solve, level)
-        else:
-            found = {
-                name: profiled(partial(self._zeta, p, model, prepare, solve), level)
-                for name, p in told.items()
-            }
+            found |= self._bootstrapped(told("bootstrap"), model, shown, level)
         reasons |= {name: one.reason for name, one in found.items() if one.reason}
         _warn_of_no_interval(reasons)
-        return {name: found[name].bounds if name in found else NO_BOUNDS for name in chosen}
+        bounds = {name: found[name].bounds if name in found else NO_BOUNDS for name in chosen}
+        return Intervals(bounds, self._estimates_of(chosen, model), methods)
+
+    def _estimates_of(
+        self, chosen: Mapping[str, Parameter | int], model: FittedModel
+    ) -> dict[str, float]:
+        """Coefficients, standard deviations and correlations as the attributes have them."""
+        fixed, residual = self._fixed_estimates(), float(np.sqrt(self._residual))
+        return {
+            name: float(fixed[p])
+            if isinstance(p, int)
+            else residual
+            if name == RESIDUAL_SD
+            else parameter_value(model, p, model.variances)
+            for name, p in chosen.items()
+        }
 
     def _bootstrapped(
         self,
@@ -1188,12 +1397,15 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self, chosen: Mapping[str, Parameter | int], model: FittedModel, solve: Any, level: float
     ) -> dict[str, Interval]:
         coordinates = Coordinates(in_unit_of_y(model))
-        curve = curvature(coordinates.model, solve, coordinates)
-        of_coefficients = self._tests(curve, model.y_scale).interval(level)
+        try:
+            curve = curvature(coordinates.model, solve, coordinates)
+        except NUMBERS_GIVE_OUT as error:
+            return dict.fromkeys(chosen, Interval(NO_BOUNDS, singular(error)))
+        tests = self._tests(curve, model.y_scale)
         found = {
             name: wald_interval(p, coordinates, curve, level, model.y_scale)
             if isinstance(p, Parameter)
-            else Interval(tuple(of_coefficients[p].tolist()))
+            else t_interval(tests, p, level)
             for name, p in chosen.items()
         }
         if RESIDUAL_SD in found and self._residual == 0.0:
@@ -1545,7 +1757,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             elif method == "profile" and (self.method != "ml" or self.alpha not in (0.0, "auto")):
                 without[name] = (
                     "has no profile here: fixed parts are compared by method='ml' with alpha=0.0; "
-                    "use confint(method='wald')"
+                    "use confint(method='auto')"
                 )
         if isinstance(wanted, str):
             wanted = [wanted]

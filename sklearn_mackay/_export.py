@@ -101,7 +101,7 @@ def to_text(parameters: Mapping[str, Any], attributes: Mapping[str, Any]) -> str
                 "slopes": list(factor.slopes),
                 "intercept": factor.intercept,
                 "coefficient_names": list(factor.coefficient_names),
-                "labels": _pack(_labels(grouping), f"a level of {factor.name!r}"),
+                "labels": _pack(grouping.column_labels, f"a level of {factor.name!r}"),
             }
             for factor, grouping in zip(roles.factors, groupings, strict=True)
         ],
@@ -204,15 +204,6 @@ def _require_keys(found: Any, expected: Collection[str], what: str) -> None:
     for key in found:
         if key not in expected:
             raise ValueError(f"{key!r} does not belong to {what}")
-
-
-def _labels(grouping: Grouping) -> list[Any]:
-    """Labels of each column, one entry for each level."""
-    if grouping.combinations is None:
-        return [grouping.column_levels[0]]
-    shape = [len(levels) for levels in grouping.column_levels]
-    codes = np.unravel_index(grouping.combinations, shape)
-    return [levels[code] for levels, code in zip(grouping.column_levels, codes, strict=True)]
 
 
 def _read_grouping(factor: Mapping[str, Any]) -> Grouping:

@@ -63,11 +63,16 @@ class Grouping:
         """Label of each level; of an interaction an object array of tuples; zoned times in UTC."""
         if self.combinations is None:
             return without_zone(self.column_levels[0])
-        codes = np.unravel_index(self.combinations, _shape(self.column_levels))
-        columns = (
-            _to_list(levels[code]) for levels, code in zip(self.column_levels, codes, strict=True)
-        )
+        columns = map(_to_list, self.column_labels)
         return _object_array(list(zip(*columns, strict=True)))
+
+    @property
+    def column_labels(self) -> list[Labels]:
+        """Labels of each column, one entry for each level; zoned times are marked by `in_utc`."""
+        if self.combinations is None:
+            return [self.column_levels[0]]
+        codes = np.unravel_index(self.combinations, _shape(self.column_levels))
+        return [levels[code] for levels, code in zip(self.column_levels, codes, strict=True)]
 
 
 def learn_grouping(name: str, columns: Sequence[Labels]) -> tuple[Grouping, Codes]:

@@ -18,6 +18,7 @@ from scipy import linalg, sparse
 
 from ._design import to_dense
 from ._fitted import FittedModel, Rows
+from ._tables import Backend, make_frame
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -54,6 +55,38 @@ class HeldOut:
     mean: Array
     std: Array
     log_density: Array
+
+    def to_frame(self, backend: Backend = "pandas") -> Any:
+        """Make a table of it.
+
+        Parameters
+        ----------
+        backend : {"pandas", "polars", "pyarrow"}, default="pandas"
+            Library of the table.
+
+        Returns
+        -------
+        pandas.DataFrame, polars.DataFrame or pyarrow.Table
+            Columns `mean`, `std` and `log_density`, row by row.
+
+        Raises
+        ------
+        ValueError
+            For another library.
+        ImportError
+            Where it is not installed.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> model.loo_predict(X, y).to_frame().columns.tolist()
+        ['mean', 'std', 'log_density']
+        """
+        columns = {"mean": self.mean, "std": self.std, "log_density": self.log_density}
+        return make_frame(columns, backend)
 
 
 def hold_out(

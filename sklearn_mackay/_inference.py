@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,11 @@ from ._crossproducts import CrossProducts
 from ._empirical_bayes import Fit, Solve, estimate_variances
 from ._fitted import FittedModel
 from ._solution import RANK_TOLERANCE, PenalizedSolution, Variances, null_directions
+from ._tables import Backend, Column, PartlyKnown, make_frame
 
 Array = NDArray[np.float64]
 Prepare = Callable[[CrossProducts], Solve]
+IntervalMethod: TypeAlias = Literal["profile", "wald", "bootstrap"]
 
 COMPLEX_STEP = 1e-30  # of a derivative without cancellation
 PARALLEL = 1e-4  # sine of half an angle between coefficients whose correlation rounding decides
@@ -47,6 +49,8 @@ NO_CURVATURE = (
     "at the boundary of a parameter, or where it is hardly determined, the curvature says nothing. "
     "Use method='profile'"
 )
+NO_FREEDOM = "its degrees of freedom are not known"
+NUMBERS_GIVE_OUT = (ArithmeticError, np.linalg.LinAlgError)
 PROFILE_ITERATIONS = 100
 PROFILE_TOLERANCE = 1e-10  # of the deviance, where a coefficient is held
 
@@ -74,6 +78,83 @@ class Parameter(NamedTuple):
     name: str
     component: str | None
     coefficients: tuple[int, ...]
+
+
+class Intervals(dict[str, tuple[float, float]]):
+    """Lower and upper bound of each parameter by its name; a dict that makes a table of itself.
+
+    Parameters
+    ----------
+    bounds : mapping of str to (float, float)
+        In units of the parameter, NaN where it has no interval.
+    estimates : mapping of str to float
+        Of the same parameters.
+    methods : mapping of str to {"profile", "wald", "bootstrap"}
+        How each interval was made.
+
+    Examples
+    --------
+    >>> from sklearn_mackay import MacKayMixedRegressor
+    >>> from sklearn_mackay.datasets import load_sleepstudy
+    >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+    >>> intervals = MacKayMixedRegressor(groups="Subject").fit(X, y).confint("Days")
+    >>> lower, upper = intervals["Days"]
+    >>> round(lower, 2), round(upper, 2)
+    (8.88, 12.06)
+    """
+
+    def __init__(
+        self,
+        bounds: Mapping[str, tuple[float, float]],
+        estimates: Mapping[str, float],
+        methods: Mapping[str, IntervalMethod],
+    ) -> None:
+        super().__init__(bounds)
+        self.estimates, self.methods = dict(estimates), dict(methods)
+
+    def to_frame(self, backend: Backend = "pandas") -> Any:
+        """Make a table of the intervals, one row for each parameter.
+
+        Parameters
+        ----------
+        backend : {"pandas", "polars", "pyarrow"}, default="pandas"
+            Library of the table.
+
+        Returns
+        -------
+        pandas.DataFrame, polars.DataFrame or pyarrow.Table
+            Columns `name`, `estimate`, `lower`, `upper` and `method`, which is that of
+            `MacKayMixedRegressor.confint`: "profile", "wald" or "bootstrap".
+
+        Raises
+        ------
+        ValueError
+            For another library.
+        ImportError
+            Where it is not installed.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> print(model.confint().to_frame().round(2))
+                             name  estimate   lower   upper   method
+        0  sd(Subject: intercept)     37.12   26.62   55.19  profile
+        1            sd(residual)     30.99   27.89   34.71  profile
+        2               intercept    251.41  231.23  271.58     wald
+        3                    Days     10.47    8.88   12.06     wald
+        """
+        bounds = np.reshape([*self.values()], (-1, 2)).astype(np.float64)
+        columns = {
+            "name": np.array([*self], dtype=np.str_),
+            "estimate": np.array([self.estimates[name] for name in self], dtype=np.float64),
+            "lower": bounds[:, 0],
+            "upper": bounds[:, 1],
+            "method": np.array([self.methods[name] for name in self], dtype=np.str_),
+        }
+        return make_frame(columns, backend)
 
 
 def variance_parameters(model: FittedModel) -> list[Parameter]:
@@ -454,6 +535,47 @@ class FixedEffects:
         width = stdtrit(self.df, 0.5 + 0.5 * check_level(level)) * self.std_error
         return np.column_stack([self.estimate - width, self.estimate + width])
 
+    def to_frame(self, backend: Backend = "pandas") -> Any:
+        """Make a table of the tests, one row for each coefficient.
+
+        Parameters
+        ----------
+        backend : {"pandas", "polars", "pyarrow"}, default="pandas"
+            Library of the table.
+
+        Returns
+        -------
+        pandas.DataFrame, polars.DataFrame or pyarrow.Table
+            Columns `name`, `estimate`, `std_error`, `df`, `t_value` and `p_value`.
+
+        Raises
+        ------
+        ValueError
+            For another library.
+        ImportError
+            Where it is not installed.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> print(model.fixed_effects().to_frame().round(1))
+                name  estimate  std_error     df  t_value  p_value
+        0  intercept     251.4        9.7   22.8     25.8      0.0
+        1       Days      10.5        0.8  161.0     13.0      0.0
+        """
+        columns = {
+            "name": np.array(self.names, dtype=np.str_),
+            "estimate": self.estimate,
+            "std_error": self.std_error,
+            "df": self.df,
+            "t_value": self.t_value,
+            "p_value": self.p_value,
+        }
+        return make_frame(columns, backend)
+
 
 def without_intercept(tests: FixedEffects) -> FixedEffects:
     """The tests of the features alone."""
@@ -538,6 +660,12 @@ def check_level(level: Any) -> float:
     return float(level)
 
 
+def t_interval(tests: FixedEffects, which: int, level: float) -> Interval:
+    """Interval of one of the tested coefficients."""
+    lower, upper = tests.interval(level)[which].tolist()
+    return Interval((lower, upper), NO_FREEDOM if np.isnan(tests.df[which]) else None)
+
+
 def wald_interval(
     parameter: Parameter,
     coordinates: Coordinates,
@@ -564,6 +692,13 @@ def wald_interval(
     center, width = transform(value), normal_quantile(level) * std
     unit = 1.0 if is_correlation else y_scale
     return Interval((float(unit * back(center - width)), float(unit * back(center + width))))
+
+
+def interval_method(parameter: Parameter | int, method: str) -> IntervalMethod:
+    """Which method "auto" stands for; the method itself where it is another."""
+    if method == "auto":
+        return "profile" if isinstance(parameter, Parameter) else "wald"
+    return cast(IntervalMethod, method)
 
 
 def choose_parameters(
@@ -785,6 +920,45 @@ class Profile:
     estimate: float
     interval: tuple[float, float]
 
+    def to_frame(self, backend: Backend = "pandas") -> Any:
+        """Make a table of the curve, one row for each point.
+
+        Parameters
+        ----------
+        backend : {"pandas", "polars", "pyarrow"}, default="pandas"
+            Library of the table.
+
+        Returns
+        -------
+        pandas.DataFrame, polars.DataFrame or pyarrow.Table
+            Columns `parameter`, `value` and `zeta`.
+
+        Raises
+        ------
+        ValueError
+            For another library.
+        ImportError
+            Where it is not installed.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> print(model.profile("sd(residual)", 2).to_frame().round(1))
+              parameter  value  zeta
+        0  sd(residual)   27.0  -2.6
+        1  sd(residual)   31.0   0.0
+        2  sd(residual)   36.0   2.6
+        """
+        columns = {
+            "parameter": np.full(len(self.values), self.parameter),
+            "value": self.values,
+            "zeta": self.zeta,
+        }
+        return make_frame(columns, backend)
+
 
 class Zeta:
     """Signed root of the deviance's rise, as a function of one parameter's value.
@@ -853,6 +1027,11 @@ class Zeta:
         return Profile(name, values, zeta, self.estimate, self.interval(0.95))
 
 
+def singular(error: BaseException) -> str:
+    """Reason for an interval that ended in one of `NUMBERS_GIVE_OUT`."""
+    return f"the equations are singular on the way ({error})"
+
+
 def profiled(find: Callable[[], Zeta], level: float) -> Interval:
     """Interval of one parameter, whatever its profile is like.
 
@@ -870,8 +1049,8 @@ def profiled(find: Callable[[], Zeta], level: float) -> Interval:
     """
     try:
         bounds = find().interval(level)
-    except (ArithmeticError, np.linalg.LinAlgError) as error:
-        return Interval(NO_BOUNDS, f"the equations are singular on the way ({error})")
+    except NUMBERS_GIVE_OUT as error:
+        return Interval(NO_BOUNDS, singular(error))
     is_known = not np.any(np.isnan(bounds))
     return Interval(bounds, None if is_known else "rounding hides how the criterion rises")
 
@@ -1079,6 +1258,43 @@ class LikelihoodRatio:
     df: int
     p_value: float
 
+    def to_frame(self, backend: Backend = "pandas") -> Any:
+        """Make a table of one row.
+
+        Parameters
+        ----------
+        backend : {"pandas", "polars", "pyarrow"}, default="pandas"
+            Library of the table.
+
+        Returns
+        -------
+        pandas.DataFrame, polars.DataFrame or pyarrow.Table
+            Columns `statistic`, `df` and `p_value`.
+
+        Raises
+        ------
+        ValueError
+            For another library.
+        ImportError
+            Where it is not installed.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> print(model.compare(MacKayMixedRegressor().fit(X[["Days"]], y)).to_frame().round(1))
+           statistic  df  p_value
+        0      107.2   1      0.0
+        """
+        columns: dict[str, Column] = {
+            "statistic": [self.statistic],
+            "df": [self.df],
+            "p_value": [self.p_value],
+        }
+        return make_frame(columns, backend)
+
 
 def likelihood_ratio(statistic: float, df: int) -> LikelihoodRatio:
     """A statistic of nested fits with its p value."""
@@ -1112,6 +1328,47 @@ class VarianceShares:
     r2_marginal: float
     r2_conditional: float
     icc: dict[str, float]
+
+    def to_frame(self, backend: Backend = "pandas") -> Any:
+        """Make a table of the shares.
+
+        Parameters
+        ----------
+        backend : {"pandas", "polars", "pyarrow"}, default="pandas"
+            Library of the table.
+
+        Returns
+        -------
+        pandas.DataFrame, polars.DataFrame or pyarrow.Table
+            Columns `name`: "r2_marginal", "r2_conditional" or "icc"; `factor`, null but for the
+            latter; and `share`.
+
+        Raises
+        ------
+        ValueError
+            For another library.
+        ImportError
+            Where it is not installed.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> for row in model.explained_variance().to_frame("polars").rows():
+        ...     print(row)
+        ('r2_marginal', None, 0.27...)
+        ('r2_conditional', None, 0.70...)
+        ('icc', 'Subject', 0.58...)
+        """
+        factors = ["", "", *self.icc]
+        columns = {
+            "name": ["r2_marginal", "r2_conditional", *["icc"] * len(self.icc)],
+            "factor": PartlyKnown(np.array(factors), np.arange(len(factors)) >= 2),
+            "share": [self.r2_marginal, self.r2_conditional, *self.icc.values()],
+        }
+        return make_frame(columns, backend)
 
 
 def variance_shares(model: FittedModel, *, has_intercept: bool) -> VarianceShares:

@@ -19,8 +19,10 @@ LAYERS = {
     "_grouping": 0,
     "_solution": 0,
     "_machine": 0,
+    "_tables": 0,
     "datasets": 0,
     "_roles": 1,
+    "_fit_tables": 1,
     "_design": 1,
     "_variances": 1,
     "_criterion": 1,
@@ -67,10 +69,12 @@ KERNELS = {module for module in LAYERS if module.split(".")[0] == "kernels"}
 # What each module may import from this package; a module that is not named here imports none.
 ALLOWED = {
     "_validation": {"_grouping"},
+    "_tables": {"_grouping"},
     "_roles": {"_validation"},
     "_variances": {"_solution"},
     "_criterion": {"_solution"},
     "_fixed_part": {"_design"},
+    "_fit_tables": {"_grouping", "_tables"},
     "_blocks": {"_design"},
     "_components": {"_blocks", "_design"},
     "_crossproducts": {"_blocks", "_design"},
@@ -145,6 +149,7 @@ ALLOWED = {
         "_empirical_bayes",
         "_fitted",
         "_solution",
+        "_tables",
     },
     "_bootstrap": {
         "_crossproducts",
@@ -153,7 +158,7 @@ ALLOWED = {
         "_variances",
         "kernels.layout",
     },
-    "_held_out": {"_design", "_fitted"},
+    "_held_out": {"_design", "_fitted", "_tables"},
     "_comparison": {"_components", "_design"},
     "_estimator": {module for module, layer in LAYERS.items() if layer <= 4} - KERNELS
     | {"_bootstrap", "_comparison", "_held_out", "_inference", "_summary"},

@@ -26,10 +26,12 @@ def members(cls: type) -> dict[str, Any]:
 
 
 def records_of(hint: Any) -> Iterator[type]:
-    """Yield the dataclasses in a type, and those in the types of their fields."""
+    """Yield the dataclasses and dicts of this package in a type, and in those of their fields."""
     inner = list(get_args(hint))
-    if is_dataclass(hint):
+    is_own_dict = inspect.isclass(hint) and issubclass(hint, dict) and hint is not dict
+    if is_dataclass(hint) or is_own_dict:
         yield hint
+    if is_dataclass(hint):
         inner += get_type_hints(hint).values()
     for one in inner:
         yield from records_of(one)
@@ -96,7 +98,7 @@ def test_docstring_is_complete(name):
 
 
 def test_records_and_loaders_are_among_the_public_objects():
-    expected = {"MacKayMixedRegressor.fit", "HeldOut", "FixedRow", "load_sleepstudy"}
+    expected = {"MacKayMixedRegressor.fit", "HeldOut", "FixedRow", "Intervals", "load_sleepstudy"}
     assert expected <= set(public_objects())
 
 

@@ -25,9 +25,12 @@ from sklearn_mackay._inference import (
     Parameter,
     Zeta,
     bootstrap_interval,
+    curvature,
     profiled,
     resample,
+    t_interval,
     variance_parameters,
+    with_intercept_std,
 )
 from sklearn_mackay.kernels.engine import exact_solver
 
@@ -110,7 +113,7 @@ def our_names(theirs: dict[str, Any], factor: str) -> dict[str, Any]:
 def test_profile_intervals_are_those_of_lme4(name, level):
     model, *_ = fit_reference(name, method="ml")
     expected = our_names(LME4[name]["profile_ml"][level], LME4[name]["groups"][0])
-    intervals = model.confint(level=float(level))
+    intervals = model.confint(method="profile", level=float(level))
     assert intervals.keys() == expected.keys()
     for parameter, interval in intervals.items():
         assert_allclose(interval, expected[parameter], rtol=PROFILE_RTOL)
@@ -279,7 +282,8 @@ def test_coefficient_of_least_squares_profiles_as_its_f_statistic():
     model = MacKayMixedRegressor(method="ml").fit(X, y)
     design = np.column_stack([np.ones(30), X])
     inverse, rss = np.linalg.inv(design.T @ design), np.sum((y - model.predict(X)) ** 2)
-    for i, (name, interval) in enumerate(model.confint(["intercept", "x0", "x1"]).items()):
+    intervals = model.confint(["intercept", "x0", "x1"], method="profile")
+    for i, (name, interval) in enumerate(intervals.items()):
         estimate = fixed_estimates(model)[i]
         # n log(1 + (value - estimate)^2 / (rss C_ii)) is the chi-square quantile at the bounds.
         width = np.sqrt(rss * inverse[i, i] * np.expm1(stats.chi2.ppf(0.95, 1) / 30))
@@ -413,6 +417,79 @@ def test_wald_intervals_of_coefficients_have_t_quantiles(data):
     assert_array_equal(list(intervals.values()), tests.interval(0.8)[1:])
 
 
+def test_by_default_variances_are_profiled_and_coefficients_have_t_intervals(data):
+    model = MacKayMixedRegressor("a", random_slopes={"a": ["x"]}).fit(data.frame, data.y)
+    intervals = model.confint(level=0.9)
+    profiles = model.confint(method="profile", level=0.9)
+    wald = model.confint(["intercept", "x", "z", "b"], method="wald", level=0.9)
+    assert dict(intervals) == {**profiles, **wald}
+    assert list(intervals) == [*profiles, *wald]
+    assert intervals.methods == {**profiles.methods, **wald.methods}
+    assert model.confint("z", level=0.9) == {"z": wald["z"]}
+    assert model.confint("a", level=0.9) == {n: b for n, b in profiles.items() if "a:" in n}
+
+
+def test_the_curvature_is_computed_once_and_for_coefficients_only(data, monkeypatch):
+    from sklearn_mackay import _estimator
+
+    calls = []
+
+    def counted(*arguments):
+        calls.append(arguments)
+        return curvature(*arguments)
+
+    monkeypatch.setattr(_estimator, "curvature", counted)
+    model = MacKayMixedRegressor("a").fit(data.frame[["x", "z", "a"]], data.y)
+    model.confint("sd(residual)")
+    assert len(calls) == 0
+    model.confint(["x", "z", "sd(residual)"])
+    assert len(calls) == 1
+
+
+def test_coefficients_without_a_curvature_do_not_end_the_profiles(data, monkeypatch):
+    from sklearn_mackay import _estimator
+
+    def fails(*arguments):
+        raise np.linalg.LinAlgError("Eigenvalues did not converge")
+
+    model = MacKayMixedRegressor("a").fit(data.frame[["x", "a"]], data.y)
+    expected = model.confint("sd(residual)")
+    monkeypatch.setattr(_estimator, "curvature", fails)
+    with pytest.warns(UserWarning, match="no interval of 'intercept', 'x': the equations are sing"):
+        found = model.confint()
+    assert np.all(np.isnan([found["x"], found["intercept"]]))
+    assert found["sd(residual)"] == expected["sd(residual)"]
+
+
+def test_degrees_of_freedom_that_are_not_known_are_the_reason(data):
+    tests = MacKayMixedRegressor("a").fit(data.frame[["x", "a"]], data.y).fixed_effects()
+    bounds, reason = t_interval(with_intercept_std(tests, 1.0), 0, 0.95)
+    assert np.all(np.isnan(bounds))
+    assert reason == "its degrees of freedom are not known"
+    assert t_interval(tests, 1, 0.95).reason is None
+
+
+def test_a_singular_fit_has_default_intervals():
+    X, y = balanced(8, 5, 0.0)
+    y -= pd.Series(y).groupby(X["g"]).transform("mean")
+    model = MacKayMixedRegressor(groups="g").fit(X, y)
+    assert model.singular_
+    found = model.confint()
+    assert found["intercept"] == model.confint("intercept", method="wald")["intercept"]
+    assert found["sd(g: intercept)"][0] == 0.0
+    assert np.all(np.isfinite([*found.values()]))
+
+
+@pytest.mark.parametrize("name", ["sleepstudy", "dyestuff"])
+def test_default_intervals_of_coefficients_are_those_of_lmertest(name):
+    model, *_ = fit_reference(name)
+    for ours in model.fixed_effects().names:
+        theirs = LME4[name]["reml"]["fixed"][lme4_name(ours)]
+        width = stats.t.ppf(0.975, theirs["df"]) * theirs["std_error"]
+        expected = (theirs["estimate"] - width, theirs["estimate"] + width)
+        assert_allclose(model.confint(ours)[ours], expected, rtol=SE_RTOL)
+
+
 def test_without_intercept_there_is_none(data):
     model = MacKayMixedRegressor(groups=["a"], fit_intercept=False)
     model.fit(data.frame[["x", "z", "a"]], data.y)
@@ -433,7 +510,8 @@ def test_without_intercept_beside_a_block_there_is_none(data):
 
 def test_held_variances_have_no_intervals(data):
     model = MacKayMixedRegressor(groups=["a", "b"], fixed_variances={"a": 2.0})
-    assert list(model.fit(data.frame, data.y).confint()) == ["sd(b: intercept)", "sd(residual)"]
+    intervals = model.fit(data.frame, data.y).confint()
+    assert [name for name in intervals if "sd" in name] == ["sd(b: intercept)", "sd(residual)"]
 
 
 @pytest.mark.slow
@@ -766,8 +844,8 @@ def test_bad_arguments_are_named(data):
     with pytest.raises(ValueError, match="`level` must be"):
         model.confint(level=95)
     with pytest.raises(ValueError, match="fixed parts are compared by method='ml'"):
-        model.confint("x")
-    assert list(model.confint()) == ["sd(a: intercept)", "sd(residual)"]
+        model.confint("x", method="profile")
+    assert list(model.confint(method="profile")) == ["sd(a: intercept)", "sd(residual)"]
 
 
 @pytest.mark.filterwarnings("ignore:The model fits y exactly")
@@ -849,7 +927,7 @@ def test_a_residual_variance_near_zero_ends_no_profile(rng):
     y = rng.normal(size=13) * np.sqrt(0.3 + 1 / precision)
     model = MacKayMixedRegressor("g", weight_type="precision").fit(X, y, sample_weight=precision)
     intervals = model.confint()
-    assert set(intervals) == {"sd(g: intercept)", "sd(residual)"}
+    assert set(intervals) == {"sd(g: intercept)", "sd(residual)", "intercept"}
     assert intervals["sd(residual)"][0] == 0.0
     assert np.all(np.isfinite(list(intervals.values())))
 
