@@ -53,6 +53,7 @@ autodoc_default_options = {
 numpydoc_show_class_members = False
 # Types in docstrings are links where they are ours.
 RECORDS = {
+    "_fit_tables": ["History"],
     "_held_out": ["HeldOut"],
     "_inference": ["FixedEffects", "LikelihoodRatio", "Profile", "VarianceShares"],
     "_summary": ["Summary", "RandomRow", "BlockRow", "FixedRow"],

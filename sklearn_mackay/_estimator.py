@@ -45,7 +45,7 @@ from ._export import SCHEMA, from_text, reason, to_text
 from ._fit_tables import (
     Entry,
     FactorEffects,
-    history_columns,
+    History,
     random_effects_columns,
     variance_columns,
     variance_entries,
@@ -274,7 +274,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Whether a variance is zero, or a correlation one.
     history_ : list of dict
         Step, criterion, variances and change of each iteration, in the user's units ("deviance"
-        in internal units, up to a constant).
+        in internal units, up to a constant); `to_frame` makes a table of them.
     groups_ : list of str
         Names of the grouping factors.
     fixed_features_ : ndarray of str or int of shape (n_features,)
@@ -869,27 +869,15 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         )
         return make_frame(columns, backend)
 
-    def history_frame(self, *, backend: Backend = "pandas") -> Any:
-        """Make a table of `history_`, one row for each iteration.
-
-        Parameters
-        ----------
-        backend : {"pandas", "polars", "pyarrow"}, default="pandas"
-            Library of the table.
+    @property
+    def history_(self) -> History:
+        """What each iteration saw; in the user's units, but for the deviance.
 
         Returns
         -------
-        pandas.DataFrame, polars.DataFrame or pyarrow.Table
-            Columns `iteration`, `step`, `deviance` and `change`, and one for each variance and
-            covariance, such as "var(Subject: Days)", "cov(Subject: intercept, Days)" and
-            "var(residual)". With several outputs the column `output` counts them.
-
-        Raises
-        ------
-        ValueError
-            For another library.
-        ImportError
-            Where it is not installed.
+        list of dict, or list of list of dict for several outputs
+            "step", "deviance", "change" and "variances" of each iteration; `to_frame` makes a
+            table of them.
 
         Examples
         --------
@@ -897,15 +885,11 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         >>> from sklearn_mackay.datasets import load_sleepstudy
         >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
         >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
-        >>> model.history_frame().columns[-2:].tolist()
-        ['var(Subject: intercept)', 'var(residual)']
+        >>> len(model.history_), model.history_[0]["step"], model.history_[-1]["step"]
+        (4, 'start', 'newton')
         """
         check_is_fitted(self)
-        histories = self.history_ if self._has_outputs else [self.history_]
-        columns = history_columns(
-            self._variance_entries(), histories, has_outputs=self._has_outputs
-        )
-        return make_frame(columns, backend)
+        return History(self._history, self._variance_entries(), has_outputs=self._has_outputs)
 
     def _variance_entries(self) -> list[Entry]:
         coefficients = {factor.name: factor.coefficient_names for factor in self._roles.factors}
@@ -2040,7 +2024,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             "n_iter_": estimates.n_iter,
             "converged_": estimates.converged,
             "singular_": estimates.singular,
-            "history_": [
+            "_history": [
                 {**iteration, "variances": _by_factor(iteration["variances"])}
                 for iteration in estimates.history
             ],

@@ -54,7 +54,7 @@ ATTRIBUTES = (
     "n_iter_",
     "converged_",
     "singular_",
-    "history_",
+    "_history",
     "_fixed_names",
     "fixed_features_",
     "n_features_in_",
@@ -429,10 +429,10 @@ def _check_values(
     for name, values in CHOICES.items():
         if attributes[name] not in values:
             raise ValueError(f"{name} must be {' or '.join(map(repr, values))}")
-    history = attributes["history_"]
+    history = attributes["_history"]
     histories = history if outputs else [history]
     if not isinstance(history, list) or len(histories) != math.prod(outputs):
-        raise ValueError("history_ is not one list for each output")
+        raise ValueError("_history is not one list for each output")
     shapes = {
         name: np.shape(value)[len(outputs) :]
         for name, value in attributes["variance_components_"].items()
@@ -442,14 +442,14 @@ def _check_values(
 
 
 def _check_iteration(iteration: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    _require_keys(iteration, ITERATION, "an iteration of history_")
+    _require_keys(iteration, ITERATION, "an iteration of _history")
     _text(iteration["step"])
-    _require_keys(iteration["variances"], shapes, "the variances of history_")
+    _require_keys(iteration["variances"], shapes, "the variances of _history")
     for name in ("deviance", "change"):
-        _check_value(_Expected(f"history_ {name}", iteration[name], float, (), ANY), ())
+        _check_value(_Expected(f"_history {name}", iteration[name], float, (), ANY), ())
     for name, shape in shapes.items():
         value = iteration["variances"][name]
-        _check_value(_Expected(f"history_ of {name!r}", value, float, shape, ANY), ())
+        _check_value(_Expected(f"_history of {name!r}", value, float, shape, ANY), ())
 
 
 def _check_value(expected: _Expected, outputs: tuple[int, ...]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._grouping import Grouping, Labels
-from ._tables import Column, PartlyKnown
+from ._tables import Backend, Column, PartlyKnown, make_frame
 
 Array = NDArray[np.float64]
 
@@ -257,33 +257,68 @@ def _sd_or_correlation(entry: Entry, variances: Mapping[str, Any]) -> Array:
     return np.asarray(np.clip(ratio, -1.0, 1.0))
 
 
-def history_columns(
-    entries: Sequence[Entry], histories: Sequence[Sequence[Mapping[str, Any]]], *, has_outputs: bool
-) -> dict[str, Column]:
-    """One row for each iteration, with one column for each variance and covariance.
+class History(list[Any]):
+    """What each iteration of a fit saw, a dict for each; a list of these for each output.
 
     Parameters
     ----------
+    iterations : list of dict, or list of list of dict
+        Step, deviance, change and variances.
     entries : sequence of Entry
-        Which ones.
-    histories : sequence of sequence of dict
-        Iterations of each output, as in `history_`.
+        Variances and covariances that are columns of the table.
     has_outputs : bool
-        Whether there is a column that counts the outputs.
-
-    Returns
-    -------
-    dict of str to column
+        Whether there is one list for each output.
     """
-    lengths = [len(history) for history in histories]
-    rows = [iteration for history in histories for iteration in history]
-    columns: dict[str, Column] = {
-        "iteration": np.concatenate([np.arange(n) for n in lengths]),
-        **{key: np.array([row[key] for row in rows]) for key in ("step", "deviance", "change")},
-        **{
-            entry.name: np.concatenate([entry.of(row["variances"]) for row in rows])
-            for entry in entries
-        },
-    }
-    output = {OUTPUT: np.repeat(np.arange(len(lengths)), lengths)} if has_outputs else {}
-    return {**output, **columns}
+
+    def __init__(
+        self, iterations: list[Any], entries: Sequence[Entry], *, has_outputs: bool
+    ) -> None:
+        super().__init__(iterations)
+        self._entries = entries
+        self._has_outputs = has_outputs
+
+    def to_frame(self, backend: Backend = "pandas") -> Any:
+        """Make a table with one row for each iteration.
+
+        Parameters
+        ----------
+        backend : {"pandas", "polars", "pyarrow"}, default="pandas"
+            Library of the table.
+
+        Returns
+        -------
+        pandas.DataFrame, polars.DataFrame or pyarrow.Table
+            Columns `iteration`, `step`, `deviance` and `change`, and one for each variance and
+            covariance, such as "var(Subject: Days)", "cov(Subject: intercept, Days)" and
+            "var(residual)". With several outputs the column `output` counts them.
+
+        Raises
+        ------
+        ValueError
+            For another library.
+        ImportError
+            Where it is not installed.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> model.history_.to_frame().columns[-2:].tolist()
+        ['var(Subject: intercept)', 'var(residual)']
+        """
+        histories = list(self) if self._has_outputs else [list(self)]
+        lengths = [len(history) for history in histories]
+        rows = [iteration for history in histories for iteration in history]
+        output = {OUTPUT: np.repeat(np.arange(len(lengths)), lengths)} if self._has_outputs else {}
+        columns: dict[str, Column] = {
+            **output,
+            "iteration": np.concatenate([np.arange(n) for n in lengths]),
+            **{key: np.array([row[key] for row in rows]) for key in ("step", "deviance", "change")},
+            **{
+                entry.name: np.concatenate([entry.of(row["variances"]) for row in rows])
+                for entry in self._entries
+            },
+        }
+        return make_frame(columns, backend)

@@ -7,6 +7,7 @@ import json
 import pickle
 import sys
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 
 import narwhals as nw
@@ -411,7 +412,7 @@ def test_covariances_that_are_zero_by_assumption_have_no_row(nested):
     frame = model.variance_frame()
     assert frame["component"].tolist() == ["school", "school", "school:class", "residual"]
     assert frame["other_coefficient"].isna().all()
-    assert not any(name.startswith("cov") for name in model.history_frame())
+    assert not any(name.startswith("cov") for name in model.history_.to_frame())
 
 
 def test_blocks_have_a_variance_without_coefficients(backend):
@@ -424,7 +425,7 @@ def test_blocks_have_a_variance_without_coefficients(backend):
     assert found["coefficient"] == found["other_coefficient"] == [None] * 3
     assert found["covariance"] == [model.variance_components_[n] for n in ("B", "C", "residual")]
     assert_array_equal(found["sd_or_correlation"], np.sqrt(found["covariance"]))
-    assert list(read(model.history_frame(backend=backend)))[4:] == [
+    assert list(read(model.history_.to_frame(backend=backend)))[4:] == [
         "var(B)",
         "var(C)",
         "var(residual)",
@@ -450,7 +451,7 @@ def test_probes_have_an_error_in_the_table(nested):
 
 def test_history_has_a_row_for_each_iteration(sleep, backend):
     model, *_ = sleep
-    found = read(model.history_frame(backend=backend))
+    found = read(model.history_.to_frame(backend=backend))
     assert found["iteration"] == list(range(model.n_iter_ + 1))
     for name in ("step", "deviance", "change"):
         assert found[name] == [iteration[name] for iteration in model.history_]
@@ -468,13 +469,14 @@ def test_several_outputs_are_counted_in_the_first_column(nested, backend):
     parameters = {"groups": ["school", "class"], "random_slopes": {"school": ["x"]}}
     model = MacKayMixedRegressor(**parameters).fit(X, Y)
     singles = [MacKayMixedRegressor(**parameters).fit(X, one) for one in Y.T]
-    for table in ("random_effects_frame", "variance_frame", "history_frame"):
-        found = read(getattr(model, table)(backend=backend))
+    tables = ("random_effects_frame", "variance_frame", "history_.to_frame")
+    for table in map(attrgetter, tables):
+        found = read(table(model)(backend=backend))
         assert next(iter(found)) == "output"
         assert sorted(set(found["output"])) == [0, 1, 2]
         assert all(a <= b for a, b in pairwise(found["output"]))
         for k, single in enumerate(singles):
-            expected = read(getattr(single, table)(backend=backend))
+            expected = read(table(single)(backend=backend))
             rows = [i for i, output in enumerate(found["output"]) if output == k]
             assert list(found)[1:] == list(expected)
             for name, column in expected.items():
