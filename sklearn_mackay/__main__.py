@@ -38,13 +38,13 @@ def main() -> None:
     data = load_sleepstudy()
     print("Sleep study (Belenky et al. 2003): reaction time of 18 subjects over 10 days, 180 rows.")
     print("Model: reaction ~ days + (intercept and slope of days, correlated, by subject)\n")
-    columns = {}
+    columns: dict[str, list[str]] = {}
     notes = []
     for method in METHODS:
         model = MacKayMixedRegressor(groups=[1], random_slopes={1: [0]}, method=method)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
-            model.fit(data.data, data.target)  # the first fit of a process loads TensorFlow
+            model.fit(data.data, data.target)  # the first fit of a process imports what it needs
             start = time.perf_counter()
             model.fit(data.data, data.target)
             seconds = time.perf_counter() - start

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,8 @@ from ._validation import quoted, read_target
 
 Array = NDArray[np.float64]
 
-EFFECT_KINDS = ("caterpillar", "shrinkage")
-PROFILE_KINDS = ("zeta", "deviance")
+EffectKind: TypeAlias = Literal["caterpillar", "shrinkage"]
+ProfileKind: TypeAlias = Literal["zeta", "deviance"]
 BOUNDS = {"sd(": (0.0, np.inf), "cor(": (-1.0, 1.0)}  # by how a parameter's name begins
 MARKERS = {
     "start": "o",
@@ -137,7 +137,7 @@ class RandomEffectsDisplay:
         factor: str | None = None,
         *,
         coefficient: str | Sequence[str] | None = None,
-        kind: str = "caterpillar",
+        kind: EffectKind = "caterpillar",
         level: float | None = 0.95,
         max_labels: int = 40,
         X: Any = None,
@@ -204,7 +204,7 @@ class RandomEffectsDisplay:
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         model, X, y = _model_inside(estimator, X, y)
-        _check_choice("kind", kind, EFFECT_KINDS)
+        _check_choice("kind", kind, get_args(EffectKind))
         factors = _chosen_factors(model, factor)
         of_factors: dict[str, Any] = {
             "effects": model.random_effects_,
@@ -231,7 +231,7 @@ class RandomEffectsDisplay:
         ax: Any = None,
         *,
         coefficient: str | Sequence[str] | None = None,
-        kind: str = "caterpillar",
+        kind: EffectKind = "caterpillar",
         level: float | None = 0.95,
         max_labels: int = 40,
         **kwargs: Any,
@@ -274,7 +274,7 @@ class RandomEffectsDisplay:
         <ErrorbarContainer object of 3 artists>
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
-        _check_choice("kind", kind, EFFECT_KINDS)
+        _check_choice("kind", kind, get_args(EffectKind))
         if level is not None and not 0 < level < 1:
             raise ValueError(f"`level` must be a probability between 0 and 1, got {level!r}.")
         if kind == "shrinkage" and self.unpooled is None:
@@ -324,7 +324,9 @@ class RandomEffectsDisplay:
             return tuple(self.coefficient_names)
         return ("intercept", *(f"slope {i}" for i in range(1, s)))
 
-    def _chosen_coefficients(self, coefficient: str | Sequence[str] | None, kind: str) -> list[int]:
+    def _chosen_coefficients(
+        self, coefficient: str | Sequence[str] | None, kind: EffectKind
+    ) -> list[int]:
         """Positions of the coefficients to draw: one, or two for a plane."""
         s = _as_columns(self.effects).shape[1]
         most = 2 if kind == "shrinkage" else 1
@@ -515,7 +517,7 @@ class VarianceProfileDisplay:
         estimator: Any,
         parameter: str,
         *,
-        kind: str = "zeta",
+        kind: ProfileKind = "zeta",
         n_points: int = 31,
         ax: Any = None,
     ) -> VarianceProfileDisplay:
@@ -558,7 +560,7 @@ class VarianceProfileDisplay:
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         model, _, _ = _model_inside(estimator)
-        _check_choice("kind", kind, PROFILE_KINDS)
+        _check_choice("kind", kind, get_args(ProfileKind))
         profile = model.profile(parameter, n_points=n_points)
         display = cls(
             values=profile.values,
@@ -569,7 +571,7 @@ class VarianceProfileDisplay:
         )
         return display.plot(ax, kind=kind)
 
-    def plot(self, ax: Any = None, *, kind: str = "zeta") -> VarianceProfileDisplay:
+    def plot(self, ax: Any = None, *, kind: ProfileKind = "zeta") -> VarianceProfileDisplay:
         """Draw the profile.
 
         Parameters
@@ -600,7 +602,7 @@ class VarianceProfileDisplay:
         'sd(residual)'
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
-        _check_choice("kind", kind, PROFILE_KINDS)
+        _check_choice("kind", kind, get_args(ProfileKind))
         order = np.argsort(self.values)
         values = np.asarray(self.values, dtype=float)[order]
         zeta = np.asarray(self.zeta, dtype=float)[order]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from numbers import Integral, Real
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +119,15 @@ from ._validation import (
 
 Array = NDArray[np.float64]
 
-METHODS = ("reml", "ml", "mackay", "quick")
+Method: TypeAlias = Literal["reml", "ml", "mackay", "quick"]
+Solver: TypeAlias = Literal["auto", "exact", "iterative"]
+Covariance: TypeAlias = Literal["full", "diagonal"]
+Effects: TypeAlias = Literal["conditional", "population"] | list[str] | tuple[str, ...]
+UnknownGroups: TypeAlias = Literal["population", "error"]
+WeightType: TypeAlias = Literal["frequency", "precision"]
+PredictionKind: TypeAlias = Literal["prediction", "confidence"]
+
+METHODS: tuple[Method, ...] = get_args(Method)
 STATE_VERSION = "_format"  # key in a pickle
 FIXED = "fixed"  # name of the part of the fixed features
 
@@ -314,29 +322,53 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     251.405
     """
 
+    # A number for one response, an array for several, is Any.
+    coef_: Array
+    intercept_: Any
+    variance_components_: dict[str, Any]
+    alpha_: dict[str, Any]
+    variance_mc_error_: dict[str, Any]
+    random_effects_: dict[str, Array]
+    group_levels_: dict[str, NDArray[Any]]
+    effective_dof_: dict[str, Any]
+    log_likelihood_: Any
+    log_likelihood_mc_error_: Any
+    aic_: Any
+    bic_: Any
+    solver_: Literal["exact", "iterative"]
+    kernel_: Literal["lapack", "tensorflow"]
+    n_products_: Any
+    n_iter_: Any
+    converged_: Any
+    singular_: Any
+    groups_: list[str]
+    fixed_features_: NDArray[Any]
+    n_features_in_: int
+    feature_names_in_: NDArray[Any]
+
     def __init__(
         self,
         groups: Any = None,
         *,
-        random_slopes: Any = None,
-        covariance: Any = "full",
+        random_slopes: Mapping[Any, Any] | None = None,
+        covariance: Covariance | Mapping[Any, Covariance] = "full",
         fixed_features: Any = None,
-        feature_blocks: Any = None,
-        alpha: Any = 0.0,
+        feature_blocks: Mapping[str, Any] | None = None,
+        alpha: float | Literal["auto"] = 0.0,
         fit_intercept: bool = True,
-        method: str = "reml",
-        solver: str = "auto",
+        method: Method = "reml",
+        solver: Solver = "auto",
         n_probes: int = 4,
-        fixed_variances: Any = None,
-        initial_variances: Any = None,
-        effects: Any = "conditional",
-        unknown_groups: str = "population",
-        weight_type: str = "frequency",
-        store_covariance: Any = "auto",
+        fixed_variances: Mapping[str, Any] | None = None,
+        initial_variances: Mapping[str, Any] | None = None,
+        effects: Effects = "conditional",
+        unknown_groups: UnknownGroups = "population",
+        weight_type: WeightType = "frequency",
+        store_covariance: bool | Literal["auto"] = "auto",
         max_iter: int = 200,
         tol: float = 1e-7,
         copy_X: bool = True,
-        random_state: Any = None,
+        random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
         self.groups = groups
@@ -470,9 +502,31 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self._warn(estimates, components, groupings)
         return self
 
+    @overload
     def predict(
-        self, X: Any, groups: Any = None, *, return_std: bool = False, effects: Any = None
-    ) -> Any:
+        self,
+        X: Any,
+        groups: Any = ...,
+        *,
+        return_std: Literal[False] = ...,
+        effects: Effects | None = ...,
+    ) -> Array: ...
+    @overload
+    def predict(
+        self, X: Any, groups: Any = ..., *, return_std: Literal[True], effects: Effects | None = ...
+    ) -> tuple[Array, Array]: ...
+    @overload
+    def predict(
+        self, X: Any, groups: Any = ..., *, return_std: bool, effects: Effects | None = ...
+    ) -> Array | tuple[Array, Array]: ...
+    def predict(
+        self,
+        X: Any,
+        groups: Any = None,
+        *,
+        return_std: bool = False,
+        effects: Effects | None = None,
+    ) -> Array | tuple[Array, Array]:
         """Predict the mean of y: ``X beta + sum_k Z_k b_k``.
 
         Parameters
@@ -521,7 +575,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         [292.2 261.9] [32.6 49.3]
         """
         rows = self._read_rows(X, groups, effects)
-        mean = sum(self._parts(rows).values())
+        mean = self._mean(rows)
         if not return_std:
             return mean
         return mean, np.sqrt(self._mean_variance(rows, everything=True) + self._residual)
@@ -532,8 +586,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         groups: Any = None,
         *,
         level: float = 0.95,
-        kind: str = "prediction",
-        effects: Any = None,
+        kind: PredictionKind = "prediction",
+        effects: Effects | None = None,
     ) -> Array:
         """Predict an interval for y, or for its mean.
 
@@ -573,14 +627,14 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         >>> model.predict_interval(X[:1].assign(Subject="new")).round(1)
         array([[154.7, 348.1]])
         """
-        if kind not in ("prediction", "confidence"):
+        if kind not in get_args(PredictionKind):
             raise ValueError(f"`kind` must be 'prediction' or 'confidence', got {kind!r}.")
         z = normal_quantile(level)
         rows = self._read_rows(X, groups, effects)
         is_prediction = kind == "prediction"
         variance = self._mean_variance(rows, everything=is_prediction)
         width = z * np.sqrt(variance + self._residual * is_prediction)
-        mean = sum(self._parts(rows).values())
+        mean = self._mean(rows)
         return np.stack([mean - width, mean + width], axis=-1)
 
     def predict_components(self, X: Any, groups: Any = None) -> dict[str, Array]:
@@ -667,7 +721,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             errors = model.sample(known, factors, blocks, n_samples, generator)
             noise = generator.standard_normal(errors.shape) * np.sqrt(model.sigma2)
             outputs.append(errors + noise)
-        mean = np.asarray(sum(self._parts(rows).values()))
+        mean = self._mean(rows)
         draws = outputs[0] if mean.ndim == 1 else np.stack(outputs, axis=1)
         return np.asarray(mean[..., np.newaxis] + draws)
 
@@ -1154,7 +1208,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         noise = np.full(n, twin._residual)
         if self.weight_type == "precision":
             noise = noise / np.where(weights > 0, weights, 1.0)
-        residual = target - sum(twin._parts(new).values())
+        residual = target - twin._mean(new)
         fixed, blocks = twin._fixed_and_blocks(new)
         known = model.rows(fixed, new.factors, blocks)
         held = hold_out(model, known, target, residual, weights, noise, folds_of(new))
@@ -1215,7 +1269,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def confint(
         self,
-        parameter: Any = None,
+        parameter: str | Sequence[str] | None = None,
         *,
         method: Literal["auto", IntervalMethod] = "auto",
         level: float = 0.95,
@@ -1835,11 +1889,11 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def _check_parameters(self) -> None:
         choices = {
             "method": METHODS,
-            "solver": ("auto", "exact", "iterative"),
+            "solver": get_args(Solver),
             "fit_intercept": (True, False),
             "copy_X": (True, False),
-            "unknown_groups": ("population", "error"),
-            "weight_type": ("frequency", "precision"),
+            "unknown_groups": get_args(UnknownGroups),
+            "weight_type": get_args(WeightType),
             "store_covariance": (True, False, "auto"),
         }
         for name, allowed in choices.items():
@@ -2203,6 +2257,9 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             factors[factor.name] = LevelRows(codes, _level_columns(table, factor))
             labels[factor.name] = columns
         return NewRows(table, features, factors, labels)
+
+    def _mean(self, rows: NewRows) -> Array:
+        return np.asarray(sum(self._parts(rows).values()))
 
     def _parts(self, rows: NewRows) -> dict[str, Array]:
         """The fixed part, and what each feature block and chosen factor adds."""
