@@ -101,7 +101,7 @@ from ._inference import (
     with_intercept_std,
     without_intercept,
 )
-from ._messages import combination, unidentified, warn_user
+from ._messages import combination, unidentified, warn_user, why_not_kept
 from ._model import ILL_CONDITIONED, Estimates, Options, fit_model
 from ._progress import progress
 from ._roles import ColumnRoles, FactorColumns, resolve_roles
@@ -2241,9 +2241,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _not_kept(self, what: str) -> str:
         return (
-            f"{what} needs the covariance of the effects, which the fit did not keep "
-            f"(store_covariance={self.store_covariance!r}, solver_={self.solver_!r}). Fit with "
-            "store_covariance=True, which is no help with blocks of over 3,000 rows and columns."
+            f"{what} needs the covariance of the effects, which this fit does not hold. "
+            f"{why_not_kept(self.store_covariance, self.solver_)}"
         )
 
     def _read_rows(self, X: Any, groups: Any, effects: Any) -> NewRows:

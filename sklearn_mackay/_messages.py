@@ -129,3 +129,33 @@ def _combinations(component: AnyComponent, directions: Array) -> str:
     _, _, pivots = linalg.qr(scaled.T, mode="economic", pivoting=True)
     few = user @ np.linalg.inv(scaled[pivots[: user.shape[1]]])
     return " and ".join(combination(w, component.coefficients) for w in few.T)
+
+
+def why_not_kept(store_covariance: bool | str, solver: str) -> str:
+    """Why a fit lacks what tells how sure it is, and what to do about it.
+
+    Parameters
+    ----------
+    store_covariance : bool or "auto"
+        The parameter.
+    solver : {"exact", "iterative"}
+        The engine that fitted.
+
+    Returns
+    -------
+    str
+        One or two sentences.
+    """
+    if store_covariance == "auto" and solver == "iterative":
+        return "After the iterative engine it is kept with store_covariance=True only."
+    if store_covariance == "auto":
+        return (
+            "It was read from JSON text, or takes more than the 16 MiB of store_covariance='auto'. "
+            "Pickle the fit, or fit with store_covariance=True."
+        )
+    if store_covariance:
+        return (
+            "It was read from JSON text, or has a feature block of over 3,000 rows and columns. "
+            "Pickle the fit, or give it smaller blocks."
+        )
+    return "It was fitted with store_covariance=False. Fit with True."

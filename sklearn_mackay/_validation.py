@@ -13,7 +13,7 @@ import narwhals as nw
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from sklearn.utils import assert_all_finite, check_array, check_consistent_length, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, _get_feature_names, validate_data
 
 from ._grouping import Labels, in_utc
@@ -283,7 +283,17 @@ def read_target(estimator: Any, y: Any, n_rows: int) -> NDArray[np.float64]:
             "but the target y is None."
         )
     check_in_memory(y, "y")
-    target: NDArray[Any] = check_array(y, ensure_2d=False, input_name="y", estimator=estimator)
+    target: NDArray[Any] = check_array(
+        y, ensure_2d=False, ensure_all_finite=False, input_name="y", estimator=estimator
+    )
+    try:
+        assert_all_finite(target, input_name="y")
+    except ValueError as error:
+        n_wrong = np.sum(~np.isfinite(target.reshape(len(target), -1)).all(axis=1))
+        raise ValueError(
+            f"{error} It stands in {n_wrong} of {len(target)} rows: drop them, and predict them "
+            "after the fit."
+        ) from None
     if target.ndim != 2:
         target = column_or_1d(target)
     check_consistent_length(range(n_rows), target)

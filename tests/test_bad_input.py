@@ -183,7 +183,14 @@ def test_one_row(data):
 
 
 Y_ERRORS = {
-    "NaN": (lambda y: np.where(y > 0, np.nan, y), "Input y contains NaN"),
+    "NaN": (
+        lambda y: np.where(np.arange(N) < 7, np.nan, y),
+        "Input y contains NaN. It stands in 7 of 60 rows: drop them",
+    ),
+    "NaN in one of two outputs": (
+        lambda y: np.column_stack([y, np.where(np.arange(N) < 7, np.nan, y)]),
+        "Input y contains NaN. It stands in 7 of 60 rows: drop them",
+    ),
     "inf": (lambda y: np.where(y > 0, np.inf, y), "Input y contains infinity"),
     "short": (lambda y: y[:-1], r"inconsistent numbers of samples: \[60, 59\]"),
     "3-D": (lambda y: y[:, None, None], "Found array with dim 3, while dim <= 2 is required"),

@@ -113,7 +113,9 @@ def test_how_sure_it_is_is_left_out(frame, y):
     model = MacKayMixedRegressor(groups="name").fit(X, y)
     read = MacKayMixedRegressor.from_json(model.to_json())
     assert_array_equal(read.coef_std_, model.coef_std_)
-    with pytest.raises(ValueError, match="covariance of the effects, which the fit did not keep"):
+    with pytest.raises(
+        ValueError, match="which this fit does not hold. It was read from JSON text"
+    ):
         read.predict(X, return_std=True)
 
 

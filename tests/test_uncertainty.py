@@ -271,7 +271,7 @@ def test_an_exact_fit_is_certain_of_known_levels(data):
 
 def test_without_a_covariance_the_error_says_how_to_get_it(data):
     model = MacKayMixedRegressor(**PARAMETERS, store_covariance=False).fit(data.frame, data.y)
-    advice = "store_covariance=True"
+    advice = r"store_covariance=False\. Fit with True"
     with pytest.raises(ValueError, match=advice):
         model.predict(data.frame, return_std=True)
     with pytest.raises(ValueError, match=advice):
@@ -289,6 +289,8 @@ def test_auto_keeps_what_is_small(monkeypatch, data):
     monkeypatch.setattr(_model, "KEPT_ENTRIES", 10)
     model = MacKayMixedRegressor(**PARAMETERS).fit(data.frame, data.y)
     assert not hasattr(model, "random_effects_std_")
+    with pytest.raises(ValueError, match="more than the 16 MiB of store_covariance='auto'"):
+        model.sample_y(data.frame)
     assert hasattr(
         model.set_params(store_covariance=True).fit(data.frame, data.y), "random_effects_std_"
     )
@@ -300,7 +302,8 @@ def test_iterative_fit_keeps_the_covariance_when_asked(data):
     parameters = {**PARAMETERS, "solver": "iterative", "random_state": 0}
     iterative = MacKayMixedRegressor(**parameters).fit(data.frame, data.y)
     if iterative.solver_ == "iterative":
-        assert not hasattr(iterative, "random_effects_std_")
+        with pytest.raises(AttributeError, match="After the iterative engine it is kept with"):
+            _ = iterative.random_effects_std_
     held = {**parameters, "fixed_variances": exact.variance_components_, "store_covariance": True}
     iterative = MacKayMixedRegressor(**held).fit(data.frame, data.y)
     std = iterative.predict(data.frame, return_std=True)[1]
