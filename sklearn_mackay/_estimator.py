@@ -71,6 +71,7 @@ from ._inference import (
     Curvature,
     FixedEffects,
     Interval,
+    IntervalKind,
     IntervalMethod,
     Intervals,
     LikelihoodRatio,
@@ -85,7 +86,7 @@ from ._inference import (
     coefficient_zeta,
     curvature,
     in_unit_of_y,
-    interval_method,
+    interval_kind,
     likelihood_ratio,
     normal_quantile,
     parameter_value,
@@ -1271,7 +1272,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self,
         parameter: str | Sequence[str] | None = None,
         *,
-        method: Literal["auto", IntervalMethod] = "auto",
+        method: IntervalMethod = "auto",
         level: float = 0.95,
         n_resamples: int = 1000,
         n_jobs: int | None = None,
@@ -1288,7 +1289,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             coefficient: "intercept" (without feature blocks) or a fixed feature. None: all that
             the method is able to give.
         method : {"auto", "profile", "wald", "bootstrap"}, default="auto"
-            "auto": "profile" for standard deviations and correlations, "wald" for coefficients.
+            "auto": "profile" for standard deviations and correlations, the t intervals of "wald"
+            for coefficients.
             "profile" cuts where the fit's own criterion has risen enough with everything else
             re-estimated; coefficients need a fit by ML with alpha=0.0. "wald" takes the curvature
             at the optimum, of the logarithm of a standard deviation and of Fisher's z of a
@@ -1362,30 +1364,30 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         if not isinstance(n_resamples, Integral) or n_resamples < 2:
             raise ValueError(f"`n_resamples` must be an integer above 1, got {n_resamples!r}.")
         model, prepare, solve = self._at_optimum()
-        if method not in ("auto", *get_args(IntervalMethod)):
+        if method not in get_args(IntervalMethod):
             raise ValueError(
                 f"`method` must be 'auto', 'profile', 'wald' or 'bootstrap', got {method!r}."
             )
         chosen = self._choose(parameter, model, method)
-        methods = {name: interval_method(p, method) for name, p in chosen.items()}
+        kinds = {name: interval_kind(p, method) for name, p in chosen.items()}
         reasons = {
             name: why
             for name, p in chosen.items()
-            if isinstance(p, Parameter) and (why := unresolved(model, p, methods[name]))
+            if isinstance(p, Parameter) and (why := unresolved(model, p, kinds[name]))
         }
 
-        def told(by: IntervalMethod) -> dict[str, Parameter | int]:
+        def told(*by: IntervalKind) -> dict[str, Parameter | int]:
             return {
-                name: p for name, p in chosen.items() if methods[name] == by and name not in reasons
+                name: p for name, p in chosen.items() if kinds[name] in by and name not in reasons
             }
 
         found = {
             name: profiled(partial(self._zeta, p, model, prepare, solve), level)
             for name, p in told("profile").items()
         }
-        if told("wald"):
-            found |= self._from_curvature(told("wald"), model, solve, level)
-        if told("bootstrap"):
+        if from_curvature := told("wald", "t"):
+            found |= self._from_curvature(from_curvature, model, solve, level)
+        if resampled := told("bootstrap"):
             refits = bootstrap(
                 model,
                 prepare,
@@ -1395,11 +1397,11 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 random_state=check_random_state(random_state),
             )
             shown = tqdm(refits, total=n_resamples, disable=not verbose, leave=False)
-            found |= self._bootstrapped(told("bootstrap"), model, shown, level)
+            found |= self._bootstrapped(resampled, model, shown, level)
         reasons |= {name: one.reason for name, one in found.items() if one.reason}
         _warn_of_no_interval(reasons)
         bounds = {name: found[name].bounds if name in found else NO_BOUNDS for name in chosen}
-        return Intervals(bounds, self._estimates_of(chosen, model), methods)
+        return Intervals(bounds, self._estimates_of(chosen, model), kinds)
 
     def _estimates_of(
         self, chosen: Mapping[str, Parameter | int], model: FittedModel

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from numbers import Real
-from typing import Any, Literal, NamedTuple, TypeAlias, cast
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,8 @@ from ._tables import Backend, Column, PartlyKnown, make_frame
 
 Array = NDArray[np.float64]
 Prepare = Callable[[CrossProducts], Solve]
-IntervalMethod: TypeAlias = Literal["profile", "wald", "bootstrap"]
+IntervalMethod: TypeAlias = Literal["auto", "profile", "wald", "bootstrap"]
+IntervalKind: TypeAlias = Literal["profile", "wald", "bootstrap", "t"]
 
 COMPLEX_STEP = 1e-30  # of a derivative without cancellation
 PARALLEL = 1e-4  # sine of half an angle between coefficients whose correlation rounding decides
@@ -89,7 +90,7 @@ class Intervals(dict[str, tuple[float, float]]):
         In units of the parameter, NaN where it has no interval.
     estimates : mapping of str to float
         Of the same parameters.
-    methods : mapping of str to {"profile", "wald", "bootstrap"}
+    methods : mapping of str to {"profile", "wald", "bootstrap", "t"}
         How each interval was made.
 
     Examples
@@ -107,7 +108,7 @@ class Intervals(dict[str, tuple[float, float]]):
         self,
         bounds: Mapping[str, tuple[float, float]],
         estimates: Mapping[str, float],
-        methods: Mapping[str, IntervalMethod],
+        methods: Mapping[str, IntervalKind],
     ) -> None:
         super().__init__(bounds)
         self.estimates, self.methods = dict(estimates), dict(methods)
@@ -143,8 +144,8 @@ class Intervals(dict[str, tuple[float, float]]):
                              name  estimate   lower   upper   method
         0  sd(Subject: intercept)     37.12   26.62   55.19  profile
         1            sd(residual)     30.99   27.89   34.71  profile
-        2               intercept    251.41  231.23  271.58     wald
-        3                    Days     10.47    8.88   12.06     wald
+        2               intercept    251.41  231.23  271.58        t
+        3                    Days     10.47    8.88   12.06        t
         """
         bounds = np.reshape([*self.values()], (-1, 2)).astype(np.float64)
         columns = {
@@ -694,11 +695,11 @@ def wald_interval(
     return Interval((float(unit * back(center - width)), float(unit * back(center + width))))
 
 
-def interval_method(parameter: Parameter | int, method: str) -> IntervalMethod:
-    """Which method "auto" stands for; the method itself where it is another."""
-    if method == "auto":
-        return "profile" if isinstance(parameter, Parameter) else "wald"
-    return cast(IntervalMethod, method)
+def interval_kind(parameter: Parameter | int, method: IntervalMethod) -> IntervalKind:
+    """What a method makes of a standard deviation or correlation, or of a coefficient."""
+    if isinstance(parameter, int) and method in ("auto", "wald"):
+        return "t"
+    return "profile" if method == "auto" else method
 
 
 def choose_parameters(
