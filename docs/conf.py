@@ -29,6 +29,7 @@ extensions = [
     # Copies MathJax into the pages, so that formulas need no network.
     "sphinx-mathjax-offline",
     "numpydoc",
+    "sphinx_copybutton",
     "myst_parser",
     "sphinx_gallery.gen_gallery",
 ]
@@ -39,6 +40,11 @@ smartquotes = False
 # Links within the package must lead somewhere; without network access others cannot be looked up.
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!sklearn_mackay).*")]
+
+# What is copied runs: lines with a prompt, without it, where there are any.
+copybutton_prompt_text = r">>> |\.\.\. "
+copybutton_prompt_is_regexp = True
+copybutton_selector = ":not(.sphx-glr-script-out) > div.highlight > pre"
 
 extlinks = {"doi": ("https://doi.org/%s", "doi:%s")}
 myst_enable_extensions = ["dollarmath", "amsmath"]
