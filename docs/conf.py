@@ -1,6 +1,7 @@
 """Settings of the documentation; it is built without network access, warnings are errors."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from page import write_page
 
 import sklearn_mackay
 
-write_page(BENCHMARKS / "measured.json", PROJECT_ROOT / "docs" / "generated")
+GENERATED = PROJECT_ROOT / "docs" / "generated"
+# A page of what is no longer there would be in no table of contents.
+shutil.rmtree(GENERATED, ignore_errors=True)
+write_page(BENCHMARKS / "measured.json", GENERATED)
 
 project = "sklearn_mackay"
 author = "sklearn_mackay developers"
@@ -33,7 +37,8 @@ extensions = [
     "myst_parser",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "generated"]
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "generated/benchmarks.md"]
 root_doc = "index"
 # Primes in plain text are transposes and must stay as they are.
 smartquotes = False
@@ -52,10 +57,6 @@ myst_heading_anchors = 3
 
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
-# scikit-learn generates them, with references that only its own documentation resolves.
-autodoc_default_options = {
-    "exclude-members": "set_fit_request, set_predict_request, set_score_request"
-}
 numpydoc_show_class_members = False
 # Types in docstrings are links where they are ours.
 RECORDS = {

@@ -6,13 +6,16 @@ import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from types import FunctionType
 from typing import Any, get_args, get_type_hints
 
 import pytest
 
 import sklearn_mackay
-from sklearn_mackay import datasets
+from sklearn_mackay import MacKayMixedRegressor, datasets
+
+REFERENCE = Path(__file__).parents[1] / "docs" / "api"
 
 
 def members(cls: type) -> dict[str, Any]:
@@ -100,6 +103,16 @@ def test_docstring_is_complete(name):
 def test_records_and_loaders_are_among_the_public_objects():
     expected = {"MacKayMixedRegressor.fit", "HeldOut", "FixedRow", "Intervals", "load_sleepstudy"}
     assert expected <= set(public_objects())
+
+
+def test_every_public_name_has_a_line_in_the_reference():
+    pages = "\n".join(page.read_text() for page in REFERENCE.glob("*.rst"))
+    lines = re.findall(r"^   ~?([\w.]+)$", pages, flags=re.MULTILINE)
+    displays = {name for name in sklearn_mackay.__all__ if name.endswith("Display")}
+    loaders = {name for name in public_objects() if name in vars(datasets)}
+    expected = displays | loaders | set(members(MacKayMixedRegressor))
+    assert sorted(expected - set(lines)) == []
+    assert len(lines) == len(set(lines))
 
 
 def test_each_fault_is_found():
