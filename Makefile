@@ -33,7 +33,7 @@ test-fast: $(INSTALLED_TEST)  ## run the quick tests only, and the doctests of t
 
 test-interop: $(INTEROP)/.created  ## test what other libraries do with fits and tables: skops, mlflow, shap, DuckDB ...
 	$(INTEROP)/bin/python -m pytest -m 'not slow' tests/test_interop.py tests/test_selectors.py \
-		tests/test_validation.py tests/test_grouping.py tests/test_export.py $(PYTEST_ARGS)
+		tests/test_validation.py tests/test_grouping.py tests/test_export.py tests/test_tables.py $(PYTEST_ARGS)
 
 coverage: $(INSTALLED_TEST)  ## run the tests and list lines and branches of the package they miss
 	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
