@@ -503,7 +503,8 @@ def _find(levels: Labels, labels: Labels) -> Codes:
 def _find_in_table(levels: Labels, labels: Labels) -> Codes:
     """`_find` for integers without wide gaps: one table entry for each integer in the range."""
     first, last = levels[0], levels[-1]
-    table: Codes = np.full(last - first + 1, -1, dtype=np.int32)
+    # NumPy 1 makes a uint64 and Python's 1 a float.
+    table: Codes = np.full(int(last) - int(first) + 1, -1, dtype=np.int32)
     table[levels - first] = np.arange(levels.size)
     inside = (first <= labels) & (labels <= last)
     if inside.all():
