@@ -305,7 +305,9 @@ plt.show()
 # eigenvalues :math:`s - 1`.
 
 ZtZ_inverse = np.linalg.inv(Z[codes == 0, 0].T @ Z[codes == 0, 0])
-lines = np.array([np.linalg.lstsq(Z[codes == j, j], y[codes == j])[0] for j in range(n_levels)])
+lines = np.array(
+    [np.linalg.lstsq(Z[codes == j, j], y[codes == j], rcond=None)[0] for j in range(n_levels)]
+)
 S = np.cov(lines, rowvar=False)
 Omega = full.variance_components_["residual"] * ZtZ_inverse
 REML = full.variance_components_["Subject"]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
-
+import numpy as np
 import pytest
 
 pd = pytest.importorskip("pandas")
@@ -15,5 +14,5 @@ COLUMNS = {
     "item": [1, 2, 2],
     "days": [0.0, 1.0, 2.5],
     "late": [True, False, True],
-    "date": [dt.datetime(2020, 1, day) for day in (1, 2, 3)],
+    "date": np.array(["2020-01-01", "2020-01-02", "2020-01-03"], dtype="datetime64[us]"),
 }

@@ -93,7 +93,7 @@ def numbers(model: MacKayMixedRegressor, factors: tuple[str, ...]) -> np.ndarray
 def least_squares(A: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float, float]:
     """Coefficients, residual variance and REML deviance of a regression without groups."""
     n, p = A.shape
-    beta, (rss,), *_ = np.linalg.lstsq(A, y)
+    beta, (rss,), *_ = np.linalg.lstsq(A, y, rcond=None)
     log_det = np.linalg.slogdet(A.T @ A)[1]
     sigma2 = rss / (n - p)
     return beta, sigma2, (n - p) * (1 + np.log(2 * np.pi * sigma2)) + log_det

@@ -28,9 +28,10 @@ def dense_covariance(problem: Problem) -> np.ndarray:
 
 def random_rows(rng: np.random.Generator, problem: Problem, n: int):
     """Rows that combine levels which never met, as sparse parts and as a dense matrix."""
+    shapes = [(n, t.n_levels * t.n_coefficients) for t in problem.terms]
     random = [
-        sparse.random_array((n, t.n_levels * t.n_coefficients), density=0.3, rng=rng).tocsr()
-        for t in problem.terms
+        sparse.csr_array(rng.uniform(size=shape) * (rng.uniform(size=shape) < 0.3))
+        for shape in shapes
     ]
     X = rng.normal(size=(n, problem.X.shape[1]))
     return random, X, np.hstack([*(part.toarray() for part in random), X])

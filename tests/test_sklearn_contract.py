@@ -181,7 +181,7 @@ def test_least_squares_has_its_classical_numbers(rng):
     X = rng.normal(size=(40, 3))
     y = X @ [1.0, -2.0, 0.0] + rng.normal(size=40)
     A = np.column_stack([np.ones(40), X])
-    beta, (rss,), *_ = np.linalg.lstsq(A, y)
+    beta, (rss,), *_ = np.linalg.lstsq(A, y, rcond=None)
     model = MacKayMixedRegressor().fit(X, y)
     std = np.sqrt(np.diag(np.linalg.inv(A.T @ A)) * rss / 36)
     assert_allclose(fixed_estimates(model), beta, rtol=RIDGE_RTOL)
