@@ -2,8 +2,6 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
-# More requirements, such as WITH='scikit-learn==1.6.*' beside another VENV.
-WITH ?=
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -16,8 +14,9 @@ INSTALLED_DOCS := $(VENV)/.installed-docs
 
 PEERS := .venv-peers
 INTEROP := .venv-interop
+MINIMUM := .venv-minimum
 
-.PHONY: help demo test test-fast test-interop coverage docs agreement format lint types check clean
+.PHONY: help demo test test-fast test-minimum test-interop coverage docs agreement format lint types check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +29,9 @@ test: $(INSTALLED_TEST)  ## run the tests and doctests; options go in PYTEST_ARG
 
 test-fast: $(INSTALLED_TEST)  ## run the quick tests only, and the doctests of the package
 	$(BIN)/python -m pytest --numprocesses 2 -m 'not slow' tests sklearn_mackay $(PYTEST_ARGS)
+
+test-minimum: $(MINIMUM)/.created  ## run the quick tests with the oldest versions that setup.cfg allows, all at once
+	$(MINIMUM)/bin/python -m pytest --numprocesses 2 -m 'not slow' tests sklearn_mackay $(PYTEST_ARGS)
 
 test-interop: $(INTEROP)/.created  ## test what other libraries do with fits and tables: skops, mlflow, shap, DuckDB ...
 	$(INTEROP)/bin/python -m pytest -m 'not slow' tests/test_interop.py tests/test_selectors.py \
@@ -81,13 +83,23 @@ $(INTEROP)/.created: setup.cfg pyproject.toml
 		--editable '.[interop]'
 	@touch $@
 
+# A minimum is the version that a requirement of setup.cfg names. On Python 3.10 to 3.12: the oldest
+# TensorFlow has wheels for no later one.
+$(MINIMUM)/.created: setup.cfg pyproject.toml
+	$(PYTHON) -m venv --clear $(MINIMUM)
+	sed -nE 's/^    ([a-z0-9_-]+)(\[[a-z]+\])?>=([0-9.]+).*$$/\1==\3/p' setup.cfg \
+		> $(MINIMUM)/constraints.txt
+	$(MINIMUM)/bin/python -m pip install --quiet --quiet --disable-pip-version-check \
+		--constraint $(MINIMUM)/constraints.txt --editable '.[test]'
+	@touch $@
+
 $(INSTALLED): $(CREATED) setup.cfg pyproject.toml
 	@echo "Installing sklearn_mackay and TensorFlow into $(VENV); the first time takes some minutes."
 	$(PIP_INSTALL) --editable .
 	@touch $@
 
 $(INSTALLED_TEST): $(INSTALLED)
-	$(PIP_INSTALL) --editable '.[test]' $(foreach requirement,$(WITH),'$(requirement)')
+	$(PIP_INSTALL) --editable '.[test]'
 	@touch $@
 
 $(INSTALLED_DOCS): $(INSTALLED)

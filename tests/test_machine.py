@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
 from sklearn_mackay import MacKayMixedRegressor, _model
 from sklearn_mackay._machine import MODERATE, one_blas_thread
+
+MAPPED_FILES = Path("/proc/self/maps")
 
 
 def blas_threads() -> set[int]:
@@ -23,6 +27,16 @@ def test_the_limit_holds_inside_and_is_lifted_after_the_last(monkeypatch):
     assert blas_threads() == before
     with one_blas_thread(n_entries=11, limit=10):
         assert blas_threads() == before
+
+
+@pytest.mark.skipif(not MAPPED_FILES.exists(), reason="what is loaded is told by Linux only")
+def test_every_openblas_of_the_process_can_be_limited():
+    # SciPy brings its own beside NumPy's, under a name that threadpoolctl 3.4 did not know.
+    files = {
+        Path(line.split()[-1]) for line in MAPPED_FILES.read_text().splitlines() if "/" in line
+    }
+    loaded = {file.name for file in files if "openblas" in file.name}
+    assert loaded <= {Path(pool["filepath"]).name for pool in threadpool_info()}
 
 
 @pytest.mark.parametrize("n_levels", [5, 300])
