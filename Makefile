@@ -15,8 +15,9 @@ INSTALLED_DOCS := $(VENV)/.installed-docs
 PEERS := .venv-peers
 INTEROP := .venv-interop
 MINIMUM := .venv-minimum
+SDIST := build/sdist
 
-.PHONY: help demo test test-fast test-minimum test-interop coverage docs agreement format lint types check clean
+.PHONY: help demo test test-fast test-minimum test-sdist test-interop coverage docs agreement format lint types check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +33,19 @@ test-fast: $(INSTALLED_TEST)  ## run the quick tests only, and the doctests of t
 
 test-minimum: $(MINIMUM)/.created  ## run the quick tests with the oldest versions that setup.cfg allows, all at once
 	$(MINIMUM)/bin/python -m pytest --numprocesses 2 -m 'not slow' tests sklearn_mackay $(PYTEST_ARGS)
+
+# PYTHONPATH is for the processes that tests start, which would import the checkout.
+test-sdist: $(INSTALLED_TEST)  ## build the sdist, the wheel from it, and run the quick tests of what they hold
+	rm -rf $(SDIST)
+	$(BIN)/python -m build --outdir $(SDIST)
+	mkdir $(SDIST)/source
+	tar -xzf $(SDIST)/*.tar.gz --strip-components 1 -C $(SDIST)/source
+	$(BIN)/python -m zipfile -e $(SDIST)/*.whl $(SDIST)/wheel
+	diff -r $(SDIST)/source/sklearn_mackay $(SDIST)/wheel/sklearn_mackay
+	cd $(SDIST)/source && export PYTHONPATH="$$PWD" && \
+		(cd / && $(abspath $(BIN))/python -c 'import os, sklearn_mackay as package; \
+			assert package.__file__.startswith(os.environ["PYTHONPATH"]), package.__file__') && \
+		$(abspath $(BIN))/python -m pytest --numprocesses 2 -m 'not slow' tests sklearn_mackay $(PYTEST_ARGS)
 
 test-interop: $(INTEROP)/.created  ## test what other libraries do with fits and tables: skops, mlflow, shap, DuckDB ...
 	$(INTEROP)/bin/python -m pytest -m 'not slow' tests/test_interop.py tests/test_selectors.py \
