@@ -270,9 +270,9 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     solver_ : str
         The engine that fitted: "exact" or "iterative".
     kernel_ : str
-        What it computed with: "lapack" for up to 200 random effects (levels times coefficients,
-        over all factors, and the rank of feature blocks), else "tensorflow", which the first such
-        fit of a process loads.
+        What it computed with: "lapack" where the exact engine has at most 200 random effects
+        (levels times coefficients, over all factors, and the rank of feature blocks), else
+        "tensorflow", which the first such fit of a process loads.
     n_products_ : int
         Products with a batch of vectors that the iterative engine took, its measure of work.
     n_iter_ : int
@@ -498,6 +498,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         models = tuple(one.kept for one in estimates if one.kept is not None)
         fitted["_models"] = models or None
         fitted["_marks"] = None if marks is None else {**marks, **estimates[0].marks}
+        fitted["_diagonal"] = dict(options.diagonal)
         fitted["_fixed_names"] = ("intercept", *(table.name(c) for c in roles.fixed))
         self._keep(fitted, table, roles, groupings, shell)
         self._warn(estimates, components, groupings)
@@ -828,7 +829,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             rows of factors that do not use it; `coefficient`, `estimate`, `std`, `lower` and
             `upper`, in the units of `random_effects_`. `std` and the bounds are NaN where the fit
             kept no covariance. With several outputs the column `output` counts them. Labels have
-            the type that `fit` saw, categories as strings and times with a time zone in UTC.
+            the type that `fit` saw, but categories are their values, dates of pandas time stamps,
+            and times with a time zone in UTC.
 
         Raises
         ------
@@ -949,7 +951,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def _variance_entries(self) -> list[Entry]:
         coefficients = {factor.name: factor.coefficient_names for factor in self._roles.factors}
         coefficients |= dict.fromkeys((*self._roles.blocks, RESIDUAL), ())
-        return variance_entries(coefficients, read_covariance(self.covariance, self.groups_))
+        return variance_entries(coefficients, self._diagonal)
 
     def _column_name(self, position: int) -> str:
         """Name of a column of X, as `fit` saw it."""

@@ -55,6 +55,7 @@ ATTRIBUTES = (
     "converged_",
     "singular_",
     "_history",
+    "_diagonal",
     "_fixed_names",
     "fixed_features_",
     "n_features_in_",
@@ -426,6 +427,9 @@ def _check_values(
         raise ValueError(f"intercept_ has shape {outputs}")
     for expected in _expected(attributes, roles, groupings):
         _check_value(expected, outputs)
+    _require_keys(attributes["_diagonal"], [factor.name for factor in roles.factors], "_diagonal")
+    if not all(type(value) is bool for value in attributes["_diagonal"].values()):
+        raise ValueError("_diagonal is not true or false for each factor")
     for name, values in CHOICES.items():
         if attributes[name] not in values:
             raise ValueError(f"{name} must be {' or '.join(map(repr, values))}")

@@ -78,7 +78,7 @@ def random_effects_columns(
         if name in reserved:
             raise ValueError(
                 f"The table has a column {name!r} of its own, so that the grouping column of that "
-                "name cannot be in it: rename that column in X and fit again."
+                "name cannot be in it: rename that column and fit again."
             )
     columns = _by_output(columns, len(estimate), has_outputs)
     return {

@@ -124,8 +124,8 @@ class Intervals(dict[str, tuple[float, float]]):
         Returns
         -------
         pandas.DataFrame, polars.DataFrame or pyarrow.Table
-            Columns `name`, `estimate`, `lower`, `upper` and `method`, which is that of
-            `MacKayMixedRegressor.confint`: "profile", "wald" or "bootstrap".
+            Columns `name`, `estimate`, `lower`, `upper` and `method`: "profile", "wald",
+            "bootstrap", or "t" for the intervals that "wald" and "auto" give coefficients.
 
         Raises
         ------

@@ -155,7 +155,8 @@ def why_not_kept(store_covariance: bool | str, solver: str) -> str:
         )
     if store_covariance:
         return (
-            "It was read from JSON text, or has a feature block of over 3,000 rows and columns. "
-            "Pickle the fit, or give it smaller blocks."
+            "It was read from JSON text, fitted with another store_covariance, or has a feature "
+            "block of over 3,000 rows and columns. Pickle the fit, fit again, or give it smaller "
+            "blocks."
         )
     return "It was fitted with store_covariance=False. Fit with True."

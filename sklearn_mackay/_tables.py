@@ -103,23 +103,32 @@ def _whole_series(name: str, values: Any, backend: Backend) -> nw.Series[Any]:
         return _read(name, values, backend)
     plain = without_zone(values)
     if plain.dtype == object:
-        return _read_objects(name, plain.tolist(), backend)
+        return _object_series(name, plain, backend)
     if backend != "pandas":
         plain = plain.astype(FINER.get(plain.dtype.str[1:], plain.dtype), copy=False)
     series = _read(name, plain, backend)
     return series.dt.replace_time_zone("UTC") if is_utc(values) else series
 
 
-def _read_objects(name: str, values: list[Any], backend: Backend) -> nw.Series[Any]:
-    """Values whose type the library finds."""
-    try:
+def _object_series(name: str, values: Labels, backend: Backend) -> nw.Series[Any]:
+    """Labels in an array of objects: of the type that the library has for them, if all have one."""
+    types = {type(value) for value in values}
+    message = (
+        f"Column {name!r} has values of type {', '.join(sorted(t.__name__ for t in types))}, which "
+        f"{backend} cannot hold in one column: ask for backend='pandas', or give `fit` labels of "
+        "another type."
+    )
+    if len(types) == 1:
+        try:
+            series = _read(name, values.tolist(), backend)
+        except (TypeError, ValueError, OverflowError, NotImplementedError) as error:
+            raise TypeError(message) from error
+        if backend == "pandas" or series.dtype != nw.Object:
+            return series
+    # A library left to itself would make floats of integers and floats, which rounds ids.
+    if backend == "pandas":
         return _read(name, values, backend)
-    except (TypeError, ValueError) as error:
-        types = ", ".join(sorted({type(value).__name__ for value in values}))
-        raise TypeError(
-            f"Column {name!r} has values of type {types}, which {backend} cannot hold in one "
-            "column: ask for backend='pandas', or give `fit` labels of one type."
-        ) from error
+    raise TypeError(message)
 
 
 def _read(name: str, values: Any, backend: Backend) -> nw.Series[Any]:

@@ -246,6 +246,8 @@ def change(document: dict[str, Any], path: str, value: Any) -> None:
         ("attributes/n_iter_", 2.0, "n_iter_ is not of type int"),
         ("attributes/converged_", 1, "converged_ is not of type bool"),
         ("attributes/solver_", "another", "solver_ must be 'exact' or 'iterative'"),
+        ("attributes/_diagonal", {"dict": [["name", 0]]}, "_diagonal is not true or false"),
+        ("attributes/_diagonal", {"dict": []}, "'name' is missing from _diagonal"),
         ("attributes/kernel_", "another", "kernel_ must be 'lapack' or 'tensorflow'"),
         ("attributes/_history/0/dict/0/1", 1, "a name must be a string"),
         ("attributes/_history/0/dict", [["step", "x"], ["step", "x"]], "a key stands twice"),

@@ -93,6 +93,31 @@ def test_without_a_place_to_hold_them_lines_are_printed(monkeypatch, capfd, name
     assert capfd.readouterr().err.encode() == NOISE
 
 
+def read_only():
+    return os.open(os.devnull, os.O_RDONLY)
+
+
+def pipe_that_nobody_reads():
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+@pytest.mark.parametrize("standard_error", [read_only, pipe_that_nobody_reads])
+def test_what_cannot_be_passed_on_is_no_error_of_the_fit(standard_error):
+    code = (
+        "import os\n"
+        "from sklearn_mackay.kernels.loading import without_log_lines\n"
+        "with without_log_lines():\n"
+        "    os.write(2, b'unheard')\n"
+        "print('went on')\n"
+    )
+    with open(standard_error(), "wb", buffering=0) as stderr:
+        command = [sys.executable, "-c", code]
+        run = subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
+    assert run.stdout == "went on\n"
+
+
 def groups(n_levels):
     rng = np.random.default_rng(0)
     codes = np.repeat(np.arange(n_levels), 3)
@@ -123,4 +148,6 @@ def test_missing_tensorflow_gets_one_sentence_and_no_half_fit(monkeypatch):
     with pytest.raises(ImportError, match="not installed: run `pip install tensorflow`"):
         model.fit(*groups(FEW_EFFECTS + 1))
     assert vars(model) == before
+    # The cause is not another process.
+    assert loading._process_of_tensorflow.cache_info().currsize == 0
     assert model.fit(*groups(FEW_EFFECTS)).kernel_ == "lapack"

@@ -16,6 +16,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from reference_data import load_reference
 from scipy import stats
+from sklearn.base import clone
 
 from sklearn_mackay import MacKayMixedRegressor
 from sklearn_mackay._grouping import in_utc
@@ -138,13 +139,25 @@ def test_times_with_a_zone_keep_it_beside_nulls(backend, unit):
     assert dtype_of(frame, "z").time_zone == dtype_of(frame, "some").time_zone == "UTC"
 
 
-def test_labels_of_several_types_are_for_pandas():
-    column = {"g": np.array([1, "a"], dtype=object)}
-    assert read(make_frame(column, "pandas"))["g"] == [1, "a"]
-    for backend in ("polars", "pyarrow"):
-        pytest.importorskip(backend)
-        with pytest.raises(TypeError, match=f"'g' has values of type int, str, which {backend}"):
-            make_frame(column, backend)
+SEVERAL_TYPES = {
+    "int, str": [1, "a"],
+    "float, int": [2**53, 2**53 + 1, 0.5],  # as floats the first two would be one
+    "bytes, str": [b"a", "a"],
+    "int": [1, 2**130],
+}
+
+
+@pytest.mark.parametrize(("types", "labels"), SEVERAL_TYPES.items(), ids=SEVERAL_TYPES)
+def test_labels_that_no_column_has_are_for_pandas(types, labels):
+    values = np.array(labels, dtype=object)
+    known = np.append(np.ones(len(labels), dtype=bool), False)
+    for column in (values, PartlyKnown(np.append(values, values[:1]), known)):
+        found = make_frame({"g": column}, "pandas")["g"].tolist()
+        assert found[: len(labels)] == labels
+        for backend in ("polars", "pyarrow"):
+            pytest.importorskip(backend)
+            with pytest.raises(TypeError, match=f"'g' has values of type {types}, which {backend}"):
+                make_frame({"g": column}, backend)
 
 
 @pytest.mark.parametrize("name", ["dask", "Pandas", None, 3])
@@ -513,3 +526,11 @@ def test_tables_hold_what_lme4_prints(name):
         covariance = np.atleast_1d(table["covariance"][factor])
         assert_allclose(covariance, expected, rtol=VARIANCE_RTOL)
     assert_allclose(table["covariance"]["residual"], reference.reml["sigma2"], rtol=VARIANCE_RTOL)
+
+
+def test_tables_are_of_the_fit_whatever_the_parameters_are_now(sleep):
+    model = clone(sleep[0]).fit(*sleep[1:])
+    expected = model.variance_frame(), model.history_.to_frame()
+    model.set_params(covariance={"another": "diagonal"})
+    pd.testing.assert_frame_equal(model.variance_frame(), expected[0])
+    pd.testing.assert_frame_equal(model.history_.to_frame(), expected[1])

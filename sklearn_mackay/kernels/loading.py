@@ -6,9 +6,8 @@ import faulthandler
 import os
 import re
 import tempfile
-import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from threading import Lock
 
@@ -42,7 +41,11 @@ def load_tensorflow() -> None:
             "scikit-learn does by itself, or by multiprocessing's 'spawn'."
         )
     with _LOADING:
-        _load_once()
+        try:
+            _load_once()
+        except BaseException:
+            _process_of_tensorflow.cache_clear()
+            raise
 
 
 @cache
@@ -53,8 +56,7 @@ def _process_of_tensorflow() -> int:
 @cache
 def _load_once() -> None:
     try:
-        with without_log_lines(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with without_log_lines():
             import tensorflow as tf
 
             tf.config.list_logical_devices()
@@ -74,7 +76,8 @@ def without_log_lines() -> Iterator[None]:
     """Hold back what is written to standard error; pass on what is no line of TensorFlow's log.
 
     If an exception ends it, everything is passed on. If the process ends in it, Python writes a
-    traceback, which shows where.
+    traceback, which shows where, unless the program has a handler of its own for that. A process
+    that another thread starts meanwhile has the standard error that holds back.
     """
     with ExitStack() as closing:
         try:
@@ -96,4 +99,6 @@ def without_log_lines() -> Iterator[None]:
             os.dup2(standard_error, STANDARD_ERROR)
             held.seek(0)
             lines = [line for line in held if not (is_over and LOG_LINE.match(line))]
-            os.write(standard_error, b"".join(lines))
+            # What nobody can read is lost, as it would have been.
+            with suppress(OSError), open(standard_error, "wb", closefd=False) as stream:
+                stream.writelines(lines)
