@@ -288,7 +288,8 @@ def _named_position(table: Table, name: str, parameter: str) -> int:
     if table.names is None:
         raise ValueError(
             f"`{parameter}` asks for column {name!r}, but X has no column names: "
-            "use positions or pass a data frame."
+            "use positions or pass a data frame. A transformer before this step passes one on "
+            "after `set_output(transform='pandas')`."
         )
     if name in table.positions:
         return table.positions[name]
