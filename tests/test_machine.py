@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from sklearn_mackay import MacKayMixedRegressor, _model
 from sklearn_mackay._machine import MODERATE, one_blas_thread
+from sklearn_mackay.kernels import engine
 
 MAPPED_FILES = Path("/proc/self/maps")
 
@@ -54,3 +56,25 @@ def test_the_loop_of_a_moderate_problem_keeps_to_one_thread(monkeypatch, rng, n_
     assert n_levels**2 < MODERATE
     MacKayMixedRegressor(groups=[0, 1]).fit(X, rng.normal(size=2000))
     assert seen == [{1}]
+
+
+@pytest.mark.parametrize("n_levels", [5, 300])
+def test_intervals_of_a_moderate_problem_keep_to_one_thread(monkeypatch, rng, n_levels):
+    seen = set()
+    prepare = engine._prepare_exact
+
+    def watched(*args, **kwargs):
+        prepared = prepare(*args, **kwargs)
+
+        def solve(variances):
+            seen.update(blas_threads())
+            return prepared.solve(variances)
+
+        return replace(prepared, solve=solve)
+
+    X = np.column_stack([rng.integers(n_levels, size=2000), rng.integers(n_levels, size=2000)])
+    model = MacKayMixedRegressor(groups=[0, 1]).fit(X, rng.normal(size=2000))
+    monkeypatch.setattr(engine, "_prepare_exact", watched)
+    with threadpool_limits(limits=2, user_api="blas"):
+        model.confint("intercept")
+    assert seen == {1}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .._crossproducts import CrossProducts
-from .._machine import require_memory
+from .._machine import MODERATE, one_blas_thread, require_memory
 from .._solution import Engine, PenalizedSolution, Variances
 from . import dense
 from .layout import Layout, choose_layout
@@ -94,7 +94,13 @@ def exact_solver(
     MemoryError
         If the dense corner needs more memory than the machine has.
     """
-    return _prepare_exact(crossproducts, choose_layout(crossproducts), reml=reml).solve
+    engine = _prepare_exact(crossproducts, choose_layout(crossproducts), reml=reml)
+
+    @one_blas_thread(n_entries=crossproducts.dense_order**2, limit=MODERATE)
+    def solve(variances: Variances) -> PenalizedSolution:
+        return engine.solve(variances)
+
+    return solve
 
 
 def _prepare_exact(crossproducts: CrossProducts, layout: Layout, *, reml: bool) -> Engine:
