@@ -193,7 +193,11 @@ Y_ERRORS = {
     ),
     "inf": (lambda y: np.where(y > 0, np.inf, y), "Input y contains infinity"),
     "short": (lambda y: y[:-1], r"inconsistent numbers of samples: \[60, 59\]"),
-    "3-D": (lambda y: y[:, None, None], "Found array with dim 3"),
+    "3-D": (
+        lambda y: y[:, None, None],
+        # The second is scikit-learn 1.6's.
+        r"Found array with dim 3(, while dim <= 2 is required|\. \w+ expected <= 2)",
+    ),
     "None": (lambda y: None, "requires y to be passed, but the target y is None"),
     "complex": (lambda y: y + 1j, "Complex data not supported"),
     "text": (lambda y: ["a"] * N, "Convert your data to numeric values"),
