@@ -1,11 +1,9 @@
 """Settings of the documentation; it is built without network access, warnings are errors."""
 
-import os
 import shutil
 import sys
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 PROJECT_ROOT = Path(__file__).parent.parent
 BENCHMARKS = PROJECT_ROOT / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -62,7 +60,7 @@ numpydoc_show_class_members = False
 RECORDS = {
     "_fit_tables": ["History"],
     "_held_out": ["HeldOut"],
-    "_inference": ["FixedEffects", "LikelihoodRatio", "Profile", "VarianceShares"],
+    "_inference": ["FixedEffects", "Intervals", "LikelihoodRatio", "Profile", "VarianceShares"],
     "_summary": ["Summary", "RandomRow", "BlockRow", "FixedRow"],
 }
 numpydoc_xref_param_type = True

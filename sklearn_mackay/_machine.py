@@ -1,4 +1,4 @@
-"""What the process has: memory, BLAS threads where several cost more than they save, callers."""
+"""What the process has: memory, and BLAS threads where several cost more than they save."""
 
 from __future__ import annotations
 

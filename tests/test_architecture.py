@@ -87,7 +87,6 @@ ALLOWED = {
     "kernels.dense": {
         "_crossproducts",
         "_solution",
-        "_machine",
         "kernels.lapack",
         "kernels.layout",
     },

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from .._crossproducts import CrossProducts
-from .._machine import one_blas_thread
 from .._solution import PenalizedSolution, Variances, symmetric_units
 from .lapack import covariance_factor, factor_with_lapack
 from .layout import gram_matrix
@@ -47,7 +46,6 @@ def prepare(
     gram = gram_matrix(crossproducts, tuple(range(len(terms))), ends)
     units = [symmetric_units(term.n_coefficients, diagonal=term.diagonal) for term in terms]
 
-    @one_blas_thread(n_entries=gram.size)
     @np.errstate(invalid="ignore")  # numbers that are not finite are reported, not warned of
     def solve(variances: Variances) -> PenalizedSolution:
         sigma2 = variances.sigma2
