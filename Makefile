@@ -73,7 +73,7 @@ lint: $(INSTALLED_TEST)  ## look for faults and for files that are not formatted
 types: $(INSTALLED_TEST)  ## check the type annotations of the package
 	$(BIN)/mypy
 
-check: test lint types  ## all that continuous integration runs
+check: test lint types  ## run the tests, look for faults and check the types
 
 clean:  ## remove the virtual environment and all caches; do this to change PYTHON
 	rm -rf .venv .venv-* build dist docs/_build docs/gallery docs/generated *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage
