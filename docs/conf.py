@@ -58,10 +58,16 @@ autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 # Types in docstrings are links where they are ours.
 RECORDS = {
-    "_fit_tables": ["History"],
-    "_held_out": ["HeldOut"],
-    "_inference": ["FixedEffects", "Intervals", "LikelihoodRatio", "Profile", "VarianceShares"],
-    "_summary": ["Summary", "RandomRow", "BlockRow", "FixedRow"],
+    "display.fit_tables": ["History"],
+    "inference.held_out": ["HeldOut"],
+    "inference.coordinates": [
+        "FixedEffects",
+        "Intervals",
+        "LikelihoodRatio",
+        "Profile",
+        "VarianceShares",
+    ],
+    "display.summary": ["Summary", "RandomRow", "BlockRow", "FixedRow"],
 }
 numpydoc_xref_param_type = True
 numpydoc_xref_ignore = "all"

@@ -1,8 +1,8 @@
 """Linear mixed models as a scikit-learn estimator."""
 
 from . import datasets
-from ._displays import ConvergenceDisplay, RandomEffectsDisplay, VarianceProfileDisplay
-from ._estimator import MacKayMixedRegressor
+from ._regressor import MacKayMixedRegressor
+from .display.effects import ConvergenceDisplay, RandomEffectsDisplay, VarianceProfileDisplay
 
 __all__ = [
     "ConvergenceDisplay",

@@ -8,7 +8,7 @@ from typing import Any
 
 from sklearn.exceptions import ConvergenceWarning
 
-from ._estimator import METHODS, MacKayMixedRegressor
+from ._regressor import METHODS, MacKayMixedRegressor
 from .datasets import load_sleepstudy
 
 # lmer(Reaction ~ Days + (Days | Subject)), lme4 1.1-31, REML and ML.

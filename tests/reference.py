@@ -9,10 +9,10 @@ from functools import cached_property
 import numpy as np
 from scipy import linalg, optimize
 
-from sklearn_mackay._crossproducts import CrossProducts, build_crossproducts
-from sklearn_mackay._design import Term
-from sklearn_mackay._solution import PenalizedSolution, Variances, symmetric_units
-from sklearn_mackay._variances import Freedom
+from sklearn_mackay.design.terms import Term
+from sklearn_mackay.evidence.fixed_points import Freedom
+from sklearn_mackay.evidence.solution import PenalizedSolution, Variances, symmetric_units
+from sklearn_mackay.gram.crossproducts import CrossProducts, build_crossproducts
 
 CROSSED = {
     f"{n_terms} crossed, {s} coefficients": dict(

@@ -15,11 +15,12 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_mackay import MacKayMixedRegressor, _blocks
-from sklearn_mackay._blocks import make_block
-from sklearn_mackay._roles import FIXED_BLOCK
+from sklearn_mackay import MacKayMixedRegressor
+from sklearn_mackay.design import blocks as _blocks
+from sklearn_mackay.design.blocks import make_block
+from sklearn_mackay.frames.roles import FIXED_BLOCK
+from sklearn_mackay.gram.layout import Layout, choose_layout
 from sklearn_mackay.kernels import engine
-from sklearn_mackay.kernels.layout import Layout, choose_layout
 
 EVIDENCE = 1e-6  # relative, of a variance; the loop ends where its error is 1e-6 standard errors
 BAYESIAN_RIDGE = 1e-8  # relative; both ends of an iteration to 1e-12

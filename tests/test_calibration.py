@@ -7,9 +7,9 @@ import pytest
 from reference import STRUCTURES, random_problem
 from scipy import sparse, stats
 
-from sklearn_mackay._crossproducts import build_crossproducts
-from sklearn_mackay._posterior import factorise
+from sklearn_mackay.gram.crossproducts import build_crossproducts
 from sklearn_mackay.kernels.engine import exact_solver
+from sklearn_mackay.model.posterior import factorise
 
 DRAWS = 2_000
 REJECTED = 1e-3  # probability of a false alarm of each test; the seeds are fixed

@@ -12,8 +12,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse, stats
 
 from sklearn_mackay import MacKayMixedRegressor
-from sklearn_mackay._comparison import mark_columns, standardise
 from sklearn_mackay.datasets import load_sleepstudy
+from sklearn_mackay.inference.comparison import mark_columns, standardise
 
 STATISTIC_ATOL = 1e-6  # two optima, found to 1e-7 of the deviance
 RTOL = 1e-10  # of a sum over some hundred rows

@@ -10,13 +10,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from reference import Problem, random_problem
 from scipy import sparse
 
-from sklearn_mackay._blocks import make_block
-from sklearn_mackay._crossproducts import (
-    CrossProducts,
-    TermGram,
-    build_crossproducts,
-)
-from sklearn_mackay._design import Term, to_dense
+from sklearn_mackay.design.blocks import make_block
+from sklearn_mackay.design.terms import Term, to_dense
+from sklearn_mackay.gram.crossproducts import CrossProducts, TermGram, build_crossproducts
 
 RTOL = 1e-13  # of the largest entry: sums of some dozen products
 
@@ -189,7 +185,7 @@ def test_many_levels_stay_sparse(rng):
 def test_rows_in_blocks_give_the_same(rng, monkeypatch, entries):
     problem = random_problem(rng, levels=(6, 5), coefficients=(2, 1), weighted=True)
     whole = assembled(problem.crossproducts())
-    monkeypatch.setattr("sklearn_mackay._design.BLOCK_ENTRIES", entries)
+    monkeypatch.setattr("sklearn_mackay.design.terms.BLOCK_ENTRIES", entries)
     assert_close(assembled(problem.crossproducts()), whole)
 
 
@@ -227,7 +223,7 @@ def test_blocks_of_columns_equal_the_dense_product(
     # Small: one block has fewer columns than rows, one has more. Large: two blocks have no axes.
     sizes = {"small": (3, 60, 2), "large": (5, 60, 2, 1)}[layout]
     if layout == "large":
-        monkeypatch.setattr("sklearn_mackay._blocks.LARGEST_GRAM", 3)
+        monkeypatch.setattr("sklearn_mackay.design.blocks.LARGEST_GRAM", 3)
     problem = random_problem(rng, p=p, weighted=True, **structure)
     blocks = []
     for size in sizes:
@@ -268,7 +264,7 @@ def test_blocks_of_columns_equal_the_dense_product(
 
 
 def test_a_large_sparse_block_stores_what_its_columns_meet(rng, monkeypatch):
-    monkeypatch.setattr("sklearn_mackay._blocks.LARGEST_GRAM", 3)
+    monkeypatch.setattr("sklearn_mackay.design.blocks.LARGEST_GRAM", 3)
     problem = random_problem(rng, levels=(6,), coefficients=(2,))
     columns = np.zeros((40, 5))
     columns[np.arange(40), np.minimum(problem.terms[0].codes, 4)] = 1.0

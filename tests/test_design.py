@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
-from sklearn_mackay._design import (
+from sklearn_mackay.design.terms import (
     make_term,
     random_part,
     root_mean_square,

@@ -23,8 +23,8 @@ from sklearn_mackay import (
     RandomEffectsDisplay,
     VarianceProfileDisplay,
 )
-from sklearn_mackay._displays import least_squares_by_level
 from sklearn_mackay.datasets import load_sleepstudy
+from sklearn_mackay.display.effects import least_squares_by_level
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -551,7 +551,7 @@ def test_without_matplotlib(model, show, monkeypatch):
 
 @pytest.mark.slow
 def test_import_leaves_matplotlib_out():
-    code = "import sys, sklearn_mackay._displays; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, sklearn_mackay.display.effects; sys.exit('matplotlib' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -15,8 +15,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
 
 from sklearn_mackay import MacKayMixedRegressor
-from sklearn_mackay._design import Term
-from sklearn_mackay._solution import Variances
+from sklearn_mackay.design.terms import Term
+from sklearn_mackay.evidence.solution import Variances
 
 ROUNDING = 1e-10  # the same sums in another order
 INVARIANT = 1e-8  # a loop that ends at 1e-7 of the deviance with one more Newton step

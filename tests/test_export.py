@@ -15,7 +15,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from sklearn_mackay import MacKayMixedRegressor
-from sklearn_mackay._export import SCHEMA
+from sklearn_mackay.model.export import SCHEMA
 
 
 @pytest.fixture

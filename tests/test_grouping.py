@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from sklearn_mackay._grouping import (
+from sklearn_mackay.frames.grouping import (
     encode,
     in_utc,
     learn_grouping,

@@ -12,7 +12,8 @@ from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GroupKFold, KFold, LeaveOneOut, ShuffleSplit, cross_val_predict
 from test_estimator import Data
 
-from sklearn_mackay import MacKayMixedRegressor, _held_out
+from sklearn_mackay import MacKayMixedRegressor
+from sklearn_mackay.inference import held_out as _held_out
 
 RTOL = 1e-8  # of a refit's prediction: two factorisations, each good to ten digits
 CROSSED = {"groups": ["a", "b"], "random_slopes": {"a": ["x"]}}

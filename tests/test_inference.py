@@ -17,10 +17,10 @@ from scipy import optimize, sparse, stats
 from test_estimator import Data
 
 from sklearn_mackay import MacKayMixedRegressor
-from sklearn_mackay._bootstrap import bootstrap
-from sklearn_mackay._criterion import deviance
-from sklearn_mackay._estimator import _warn_of_few_values
-from sklearn_mackay._inference import (
+from sklearn_mackay._regressor import _warn_of_few_values
+from sklearn_mackay.evidence.criterion import deviance
+from sklearn_mackay.inference.bootstrap import bootstrap
+from sklearn_mackay.inference.coordinates import (
     Coordinates,
     Parameter,
     Zeta,
@@ -430,7 +430,7 @@ def test_by_default_variances_are_profiled_and_coefficients_have_t_intervals(dat
 
 
 def test_the_curvature_is_computed_once_and_for_coefficients_only(data, monkeypatch):
-    from sklearn_mackay import _estimator
+    from sklearn_mackay import _regressor as _estimator
 
     calls = []
 
@@ -447,7 +447,7 @@ def test_the_curvature_is_computed_once_and_for_coefficients_only(data, monkeypa
 
 
 def test_coefficients_without_a_curvature_do_not_end_the_profiles(data, monkeypatch):
-    from sklearn_mackay import _estimator
+    from sklearn_mackay import _regressor as _estimator
 
     def fails(*arguments):
         raise np.linalg.LinAlgError("Eigenvalues did not converge")
@@ -857,7 +857,7 @@ def test_an_exact_fit_has_no_errors_to_speak_of(data):
 
 
 def test_too_many_effects_for_the_bootstrap(data, monkeypatch):
-    from sklearn_mackay import _bootstrap
+    from sklearn_mackay.inference import bootstrap as _bootstrap
 
     monkeypatch.setattr(_bootstrap, "LARGEST_GRAM", 5)
     model = MacKayMixedRegressor(groups="a").fit(data.frame[["x", "a"]], data.y)

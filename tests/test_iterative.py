@@ -10,10 +10,11 @@ from numpy.testing import assert_allclose
 from reference import random_problem
 from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_mackay import MacKayMixedRegressor, _blocks, _machine
-from sklearn_mackay._solution import Variances
+from sklearn_mackay import MacKayMixedRegressor, _machine
+from sklearn_mackay.design import blocks as _blocks
+from sklearn_mackay.evidence.solution import Variances
+from sklearn_mackay.gram.layout import choose_layout
 from sklearn_mackay.kernels import engine, exact, iterative, krylov
-from sklearn_mackay.kernels.layout import choose_layout
 
 SOLVED = 1e-8  # relative, for conjugate gradients with a residual of 1e-11
 MANY_ERRORS = 5.0  # standard errors; a sound estimate is further off once in two million times

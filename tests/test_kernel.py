@@ -13,11 +13,12 @@ from scipy import stats
 from scipy.linalg import block_diag
 from threadpoolctl import threadpool_limits
 
-from sklearn_mackay._criterion import deviance
-from sklearn_mackay._solution import PenalizedSolution, Variances, symmetric_units
-from sklearn_mackay.kernels import blocks, exact, one_factor
+from sklearn_mackay.evidence.criterion import deviance
+from sklearn_mackay.evidence.solution import PenalizedSolution, Variances, symmetric_units
+from sklearn_mackay.gram.layout import Layout, choose_layout
+from sklearn_mackay.kernels import exact, one_factor
+from sklearn_mackay.kernels import tensors as blocks
 from sklearn_mackay.kernels.dense import prepare as prepare_dense
-from sklearn_mackay.kernels.layout import Layout, choose_layout
 from sklearn_mackay.kernels.linalg import factor_corner, inverse_and_log_det
 
 RTOL = 1e-10  # of an array's largest entry; both sides lose a few digits of 16, 1e-12 was seen

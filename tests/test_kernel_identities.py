@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from reference import STRUCTURES, Dense, random_problem
 from threadpoolctl import threadpool_limits
 
-from sklearn_mackay._solution import Variances
+from sklearn_mackay.evidence.solution import Variances
 from sklearn_mackay.kernels import exact, krylov
 from sklearn_mackay.kernels.dense import prepare as prepare_dense
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from sklearn_mackay import MacKayMixedRegressor, _model
+from sklearn_mackay import MacKayMixedRegressor
 from sklearn_mackay._machine import MODERATE, one_blas_thread
 from sklearn_mackay.kernels import engine
+from sklearn_mackay.model import problem as _model
 
 MAPPED_FILES = Path("/proc/self/maps")
 

@@ -10,9 +10,9 @@ from numpy.testing import assert_allclose
 from reference import STRUCTURES, Dense, Problem, random_problem
 from scipy import sparse
 
-from sklearn_mackay import _posterior
-from sklearn_mackay._posterior import factorise
-from sklearn_mackay._solution import Variances
+from sklearn_mackay.evidence.solution import Variances
+from sklearn_mackay.model import posterior as _posterior
+from sklearn_mackay.model.posterior import factorise
 
 RTOL = 1e-10  # of the largest entry; both sides lose a few digits of 16
 DRAWS = 40_000

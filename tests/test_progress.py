@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from sklearn_mackay import MacKayMixedRegressor
-from sklearn_mackay._empirical_bayes import Iteration
-from sklearn_mackay._progress import progress
-from sklearn_mackay._solution import Variances
 from sklearn_mackay.datasets import load_sleepstudy
+from sklearn_mackay.display.progress import progress
+from sklearn_mackay.evidence.loop import Iteration
+from sklearn_mackay.evidence.solution import Variances
 
 NOWHERE = Variances(1.0, ())
 

@@ -24,8 +24,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from reference import Dense, Problem, best_of_many_starts
 
 from sklearn_mackay import MacKayMixedRegressor
-from sklearn_mackay._design import Term
-from sklearn_mackay._solution import Variances
+from sklearn_mackay.design.terms import Term
+from sklearn_mackay.evidence.solution import Variances
 
 pytestmark = pytest.mark.slow  # all together: each draws some problems and fits them twice
 

@@ -11,8 +11,8 @@ from sklearn.base import BaseEstimator
 from sklearn.compose import make_column_selector
 from tables import COLUMNS, FRAMES, pd, pl
 
-from sklearn_mackay._roles import FactorColumns, resolve_columns, resolve_roles
-from sklearn_mackay._validation import read_table
+from sklearn_mackay.frames.roles import FactorColumns, resolve_columns, resolve_roles
+from sklearn_mackay.frames.tables import read_table
 
 
 def table_of(X):

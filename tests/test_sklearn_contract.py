@@ -42,7 +42,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 from sklearn.utils.fixes import parse_version
 
 from sklearn_mackay import MacKayMixedRegressor
-from sklearn_mackay._export import SCHEMA
+from sklearn_mackay.model.export import SCHEMA
 
 SKLEARN = parse_version(sklearn.__version__)
 

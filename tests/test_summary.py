@@ -11,7 +11,7 @@ from itertools import product
 
 import pytest
 
-from sklearn_mackay._summary import BlockRow, FixedRow, RandomRow, Summary
+from sklearn_mackay.display.summary import BlockRow, FixedRow, RandomRow, Summary
 
 SIGNIFICANT = 5e-4  # relative; half a unit of the fourth of four significant digits
 

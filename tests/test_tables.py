@@ -19,9 +19,9 @@ from scipy import stats
 from sklearn.base import clone
 
 from sklearn_mackay import MacKayMixedRegressor
-from sklearn_mackay._grouping import in_utc
-from sklearn_mackay._tables import PartlyKnown, make_frame
 from sklearn_mackay.datasets import load_sleepstudy
+from sklearn_mackay.frames.grouping import in_utc
+from sklearn_mackay.frames.making import PartlyKnown, make_frame
 
 pd = pytest.importorskip("pandas")
 

@@ -14,10 +14,10 @@ from scipy import stats
 from scipy.linalg import block_diag
 
 from sklearn_mackay import MacKayMixedRegressor
-from sklearn_mackay._criterion import deviance, steepest_release
-from sklearn_mackay._design import Term
-from sklearn_mackay._solution import Variances
-from sklearn_mackay._variances import mackay_update, mm_update
+from sklearn_mackay.design.terms import Term
+from sklearn_mackay.evidence.criterion import deviance, steepest_release
+from sklearn_mackay.evidence.fixed_points import mackay_update, mm_update
+from sklearn_mackay.evidence.solution import Variances
 from sklearn_mackay.kernels.dense import prepare
 
 ROOT = Path(__file__).parent.parent

@@ -15,7 +15,7 @@ from test_estimator import Data
 from threadpoolctl import threadpool_info
 
 from sklearn_mackay import MacKayMixedRegressor, _machine
-from sklearn_mackay._solution import Variances
+from sklearn_mackay.evidence.solution import Variances
 
 RTOL = 1e-8  # the dense twin inverts V, which loses some digits
 SAME_RTOL = 1e-10  # the same sums in another order
@@ -288,7 +288,7 @@ def test_without_a_covariance_the_error_says_how_to_get_it(data):
 
 
 def test_auto_keeps_what_is_small(monkeypatch, data):
-    from sklearn_mackay import _model
+    from sklearn_mackay.model import problem as _model
 
     monkeypatch.setattr(_model, "KEPT_ENTRIES", 10)
     model = MacKayMixedRegressor(**PARAMETERS).fit(data.frame, data.y)

@@ -13,13 +13,8 @@ from numpy.testing import assert_array_equal
 from sklearn.base import BaseEstimator, RegressorMixin
 from tables import COLUMNS, FRAMES, pd, pl
 
-from sklearn_mackay._grouping import encode, learn_grouping
-from sklearn_mackay._validation import (
-    read_groups,
-    read_table,
-    read_target,
-    read_weights,
-)
+from sklearn_mackay.frames.grouping import encode, learn_grouping
+from sklearn_mackay.frames.tables import read_groups, read_table, read_target, read_weights
 
 SERIES = [pd.Series, pl.Series]
 

@@ -11,17 +11,9 @@ from reference import Dense, Problem, dense_solver, moved, random_problem
 from scipy.linalg import block_diag, fractional_matrix_power, sqrtm
 from threadpoolctl import threadpool_limits
 
-from sklearn_mackay._criterion import steepest_release
-from sklearn_mackay._design import Term
-from sklearn_mackay._empirical_bayes import estimate_variances
-from sklearn_mackay._solution import (
-    VANISHED,
-    Variances,
-    null_directions,
-    principal_directions,
-    symmetric_units,
-)
-from sklearn_mackay._variances import (
+from sklearn_mackay.design.terms import Term
+from sklearn_mackay.evidence.criterion import steepest_release
+from sklearn_mackay.evidence.fixed_points import (
     LEAST_CORRECTION,
     LONGEST_LOG_STEP,
     Freedom,
@@ -38,6 +30,14 @@ from sklearn_mackay._variances import (
     quick_update,
     release,
     standard_errors,
+)
+from sklearn_mackay.evidence.loop import estimate_variances
+from sklearn_mackay.evidence.solution import (
+    VANISHED,
+    Variances,
+    null_directions,
+    principal_directions,
+    symmetric_units,
 )
 
 RTOL = 1e-9  # matrix roots of covariances with condition up to 1e2

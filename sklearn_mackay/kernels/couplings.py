@@ -10,8 +10,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from scipy import sparse
 
-from .._crossproducts import CrossGram, CrossProducts
-from .layout import Layout, flat_rows, oriented, parents_and_links, with_columns_of
+from ..gram.crossproducts import CrossGram, CrossProducts
+from ..gram.layout import Layout, flat_rows, oriented, parents_and_links, with_columns_of
 
 Array = NDArray[np.float64]
 

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from .._crossproducts import CrossProducts
-from .._solution import PenalizedSolution, Variances, symmetric_units
+from ..evidence.solution import PenalizedSolution, Variances, symmetric_units
+from ..gram.crossproducts import CrossProducts
+from ..gram.layout import gram_matrix
 from .lapack import covariance_factor, factor_with_lapack
-from .layout import gram_matrix
 
 Array = NDArray[np.float64]
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .._crossproducts import CrossProducts
 from .._machine import MODERATE, one_blas_thread, require_memory
-from .._solution import Engine, PenalizedSolution, Variances
+from ..evidence.solution import Engine, PenalizedSolution, Variances
+from ..gram.crossproducts import CrossProducts
+from ..gram.layout import Layout, choose_layout
 from . import dense
-from .layout import Layout, choose_layout
 from .loading import load_tensorflow
 
 FEW_EFFECTS = 200  # up to it LAPACK takes no longer than TensorFlow, which takes seconds to load

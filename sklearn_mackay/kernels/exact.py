@@ -27,12 +27,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from .._crossproducts import CrossProducts
-from .._solution import PenalizedSolution, Variances, n_units
+from ..evidence.solution import PenalizedSolution, Variances, n_units
+from ..gram.crossproducts import CrossProducts
+from ..gram.layout import Layout, choose_layout
 from . import one_factor
-from .blocks import ChainBlocks, Raw, System, shapes, to_tensors
 from .lapack import covariance_factor, reordered
-from .layout import Layout, choose_layout
 from .linalg import (
     Factor,
     block_quadratic,
@@ -43,6 +42,7 @@ from .linalg import (
     segment_sum,
     to_rows,
 )
+from .tensors import ChainBlocks, Raw, System, shapes, to_tensors
 
 Array = NDArray[np.float64]
 

@@ -29,21 +29,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from scipy import linalg
 
-from .._crossproducts import CrossProducts, TermGram
-from .._solution import PenalizedSolution, Variances, symmetric_units
+from ..evidence.solution import PenalizedSolution, Variances, symmetric_units
+from ..gram.crossproducts import CrossProducts, TermGram
+from ..gram.layout import Layout
 from .couplings import System, build_system
 from .krylov import Continued, conjugate_gradients, log_quadrature
 from .lapack import covariance_factor, reordered
-from .layout import Layout
-from .schur import (
-    Diagonal,
-    Schur,
-    block_diagonal,
-    eliminate,
-    gram_times,
-    joined,
-    spherical,
-)
+from .schur import Diagonal, Schur, block_diagonal, eliminate, gram_times, joined, spherical
 
 Array = NDArray[np.float64]
 

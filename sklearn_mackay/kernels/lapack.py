@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
-from .._solution import RANK_TOLERANCE
+from ..evidence.solution import RANK_TOLERANCE
 
 Array = NDArray[np.float64]
 

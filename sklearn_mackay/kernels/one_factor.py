@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .._crossproducts import CrossProducts
-from .._solution import symmetric_units
-from .blocks import Raw
+from ..evidence.solution import symmetric_units
+from ..gram.crossproducts import CrossProducts
 from .linalg import factor_corner, inverse_and_log_det, matmul
+from .tensors import Raw
 
 
 def prepare(

@@ -1,0 +1,1 @@
+"""All columns of the model, and the response."""

@@ -1,0 +1,1 @@
+"""From one solution to the next variances."""

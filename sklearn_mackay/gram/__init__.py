@@ -1,0 +1,1 @@
+"""Cross-products of columns: the last place that sees rows, and additive."""

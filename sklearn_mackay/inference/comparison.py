@@ -1,0 +1,362 @@
+"""Which fits a likelihood ratio may compare: marks of the data that a fit keeps, and nesting.
+
+A mark is a number that the same data give whatever the units, the labels and the order of the rows,
+and that other data give only by accident: the correlation of a column with y, the sums of y by
+level, what the fixed part leaves of y. Names say what is meant to be the same, marks whether it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from ..design.components import RESIDUAL, Component
+from ..design.terms import largest_entry, row_blocks
+
+Array = NDArray[np.float64]
+Marks = Mapping[str, Any]
+
+SAME = 1e-8  # of a standard deviation of y, or of a correlation: sums in another order agree
+ROUNDING = 1e-13  # of the mean of y, which is subtracted from it
+CACHED = 2**16  # numbers of a block of rows that is read several times
+NO_NESTED_PAIR = -1e-6  # of a statistic: optima are found to less than this
+MONTE_CARLO = 6.0  # standard errors of a statistic that random probes may take from it
+
+
+class Response(NamedTuple):
+    """Share of each row in the weights, and y less its mean in units of its spread, both (n,)."""
+
+    share: Array
+    y: Array
+
+
+def standardise(y: Array, weights: Array) -> Response:
+    """Bring a response to mean 0 and standard deviation 1; zeros where it is constant."""
+    share = weights / np.sum(weights)
+    centered = y - share @ y
+    centered = centered / _positive(np.max(np.abs(centered), initial=0.0))
+    return Response(share, centered / _positive(np.sqrt(share @ centered**2)))
+
+
+def mark_columns(columns: Any, response: Response) -> Array:
+    """Mean, standard deviation, and correlation with the response of columns.
+
+    Parameters
+    ----------
+    columns : ndarray or sparse array of shape (n, p)
+        Numeric columns.
+    response : Response
+        The response.
+
+    Returns
+    -------
+    ndarray of shape (3, p)
+        The correlation is 0.0 where a column is constant.
+    """
+    share, p = response.share, columns.shape[1]
+    if sparse.issparse(columns):
+        unit = _positive(np.abs(columns).max(axis=0).toarray().ravel())
+        scaled = (columns @ sparse.diags_array(1.0 / unit)).tocsr()
+        mean = np.asarray(scaled.T @ share)
+        variance = np.asarray(scaled.multiply(scaled).T @ share) - mean**2
+        products = np.asarray(scaled.T @ (share * response.y))
+    else:
+        unit = _positive(largest_entry(columns))
+        mean = np.asarray(share @ columns) / unit
+        variance, products = np.zeros((2, p))
+        for rows in row_blocks(len(columns), p, CACHED):
+            centered = columns[rows] / unit - mean
+            weighted = centered * share[rows, np.newaxis]
+            variance += np.einsum("ij,ij->j", weighted, centered)
+            products += response.y[rows] @ weighted
+    sd = np.sqrt(np.maximum(variance, 0.0))
+    sd = np.where(sd > SAME * np.abs(mean), sd, 0.0)
+    correlation = np.where(sd > 0, products / _positive(sd), 0.0)
+    return np.array([mean * unit, sd * unit, correlation])
+
+
+def mark_factor(
+    component: Component, response: Response, *, intercept: bool, held: Array | None
+) -> dict[str, Any]:
+    """Structure of a factor's term, and the sorted sums of the response by level.
+
+    Parameters
+    ----------
+    component : Component
+        The factor, with its rows.
+    response : Response
+        The response.
+    intercept : bool
+        Whether the intercept varies by level.
+    held : ndarray of shape (s, s) or None
+        Its covariance, where that is given.
+
+    Returns
+    -------
+    dict
+    """
+    sums = np.bincount(component.codes, response.share * response.y, minlength=component.n_levels)
+    return {
+        "intercept": intercept,
+        "slopes": list(component.coefficients[int(intercept) :]),
+        "diagonal": component.diagonal,
+        "held": held,
+        "sums": np.sort(sums),
+    }
+
+
+def _positive(values: Any) -> Any:
+    """Divisors: 1.0 in place of zeros."""
+    return np.where(np.asarray(values) > 0, values, 1.0)
+
+
+def order(one: Marks, other: Marks) -> tuple[Marks, Marks]:
+    """The smaller fit and the larger one.
+
+    Raises
+    ------
+    ValueError
+        For fits by other criteria, to other data, or with as many parameters.
+    """
+    methods = one["method"], other["method"]
+    if "quick" in methods or (methods[0] == "ml") != (methods[1] == "ml"):
+        raise ValueError(
+            f"Fits by method={one['method']!r} and method={other['method']!r} cannot be compared: "
+            "their likelihoods are not the same."
+        )
+    if one["alpha"] != other["alpha"] or one["weight_type"] != other["weight_type"]:
+        raise ValueError("Fits with different `alpha` or `weight_type` cannot be compared.")
+    units = {
+        "n": ("the sum of the weights", one["n"]),
+        "sum_log_weights": ("the sum of the logarithms of the weights", one["n"]),
+        "mean": ("the mean of y", _unit(one)),
+        "sd": ("the standard deviation of y", _unit(one)),
+    }
+    for name, (what, unit) in units.items():
+        _require_same(what, one[name] / unit, other[name] / unit, _noise(one))
+    if one["n_parameters"] == other["n_parameters"]:
+        raise ValueError(
+            f"Both fits have {one['n_parameters']} parameters, so that neither is nested in the "
+            "other. Compare `aic_`, `bic_` or the log density of `loo_predict`."
+        )
+    return (one, other) if one["n_parameters"] < other["n_parameters"] else (other, one)
+
+
+def require_nested(small: Marks, large: Marks) -> None:
+    """Refuse a smaller fit that the larger one does not contain.
+
+    Raises
+    ------
+    ValueError
+        Where they saw different data, have different fixed parts under REML, or the larger lacks
+        something.
+    """
+    missing = [
+        *_missing_fixed(small, large),
+        *_missing_factors(small, large),
+        *_missing_blocks(small, large),
+        *_missing_freedom(small, large),
+    ]
+    if missing:
+        raise ValueError(
+            f"The fit with more parameters lacks {' and '.join(missing)} of the other, so that "
+            "neither is nested in the other. Add it there, or compare the log density of "
+            "`loo_predict`."
+        )
+
+
+def statistic(small: Marks, large: Marks) -> float:
+    """Twice the difference of the log-likelihoods, of REML's less ``log|X'WX|``.
+
+    Equation (25) of docs/theory.md.
+
+    Parameters
+    ----------
+    small, large : dict
+        Marks of the fits.
+
+    Returns
+    -------
+    float
+        Not negative.
+
+    Raises
+    ------
+    ValueError
+        Where the larger fit has the lower likelihood.
+    """
+    value = 2.0 * (large["log_likelihood"] - small["log_likelihood"])
+    value += float(large["log_det_fixed"] - small["log_det_fixed"])
+    mc_error = 2.0 * float(np.hypot(small["mc_error"], large["mc_error"]))
+    if not value >= NO_NESTED_PAIR - MONTE_CARLO * mc_error:
+        raise ValueError(
+            f"The fit with more parameters has the lower likelihood, the statistic is {value:.3g}: "
+            "the fits are not nested, or one of them is not at its optimum. See `converged_`."
+        )
+    return max(float(value), 0.0)
+
+
+def _noise(marks: Marks) -> float:
+    """What rounding leaves of a mark in units of the spread of y."""
+    return float(SAME + ROUNDING * abs(marks["mean"]) / _unit(marks))
+
+
+def _unit(marks: Marks) -> float:
+    """Spread of y, or the size of a constant one."""
+    return float(marks["sd"] or abs(marks["mean"]) or 1.0)
+
+
+def _require_same(what: str, a: Any, b: Any, noise: float) -> None:
+    if np.shape(a) != np.shape(b) or not np.all(np.abs(np.subtract(a, b)) <= noise):
+        raise ValueError(
+            f"The fits saw different data: {what} is not the same, so that their likelihoods are "
+            "not comparable."
+        )
+
+
+def _missing_fixed(small: Marks, large: Marks) -> Iterable[str]:
+    """Intercept and features of the smaller fit that the larger one has not."""
+    if small["alpha"] > 0.0:
+        return _missing_penalised(small, large)
+    same_names = set(small["features"]) == set(large["features"])
+    same_intercept = small["intercept"] == large["intercept"]
+    residuals = small["residual"] / _unit(small), large["residual"] / _unit(small)
+    noise = _noise(small)
+    if small["rank"] == large["rank"] and abs(residuals[0] - residuals[1]) <= noise:
+        return []
+    if same_names and same_intercept and small["rank"] == large["rank"]:
+        _require_same("what the fixed features leave of y", *residuals, noise)
+    if small["method"] != "ml":
+        for name in set(small["features"]) & set(large["features"]):
+            _require_same_column(name, small, large)
+        raise ValueError(
+            "REML fits with different fixed parts cannot be compared. Fit both with method='ml'."
+        )
+    missing = [
+        f"feature {name!r}"
+        for name in small["features"]
+        if _counterpart_column(name, small, large, large["features"]) is None
+    ]
+    if small["intercept"] and not large["intercept"]:
+        missing.insert(0, "the intercept")
+    return missing
+
+
+def _missing_penalised(small: Marks, large: Marks) -> Iterable[str]:
+    """Penalised features differ also where their units do."""
+    missing = [
+        f"feature {name!r} in its unit"
+        for name in small["features"]
+        if name not in large["features"]
+        or abs(small["columns"][name][1] / _positive(large["columns"][name][1]) - 1.0) > SAME
+    ]
+    more = [name for name in large["features"] if name not in small["features"]]
+    missing += [f"the value zero of the penalised feature {name!r}" for name in more]
+    for name in small["features"]:
+        if name in large["features"]:
+            _require_same_column(name, small, large)
+    if small["intercept"] and not large["intercept"]:
+        missing.insert(0, "the intercept")
+    return missing
+
+
+def _require_same_column(name: str, small: Marks, large: Marks) -> None:
+    a, b = (abs(marks["columns"][name][2]) for marks in (small, large))
+    _require_same(f"the correlation of y with {name!r}", a, b, _noise(small))
+
+
+def _counterpart_column(name: str, small: Marks, large: Marks, among: Iterable[str]) -> str | None:
+    """Column of the larger fit, by its name or, under another name, by its correlation with y."""
+    if name in among:
+        _require_same_column(name, small, large)
+        return name
+    noise, mark = _noise(small), abs(small["columns"][name][2])
+    for other in among:
+        is_same = abs(mark - abs(large["columns"][other][2])) <= noise
+        if other not in small["columns"] and is_same and mark > noise:
+            return other
+    return None
+
+
+def _missing_factors(small: Marks, large: Marks) -> Iterable[str]:
+    """Factors of the smaller fit, or parts of them, that the larger one has not."""
+    for name, factor in small["factors"].items():
+        counterpart = _counterpart_factor(name, small, large)
+        if counterpart is None:
+            yield f"grouping factor {name!r}"
+        else:
+            yield from _missing_in_factor(name, factor, counterpart, small, large)
+
+
+def _counterpart_factor(name: str, small: Marks, large: Marks) -> Marks | None:
+    """Factor of the larger fit, by its name or, under another name, by its sums of y by level."""
+    sums, noise = small["factors"][name]["sums"], _noise(small)
+    if name in large["factors"]:
+        factor: Marks = large["factors"][name]
+        _require_same(f"the sums of y by level of {name!r}", sums, factor["sums"], noise)
+        return factor
+    for other, factor in large["factors"].items():
+        is_new = other not in small["factors"] and np.shape(sums) == np.shape(factor["sums"])
+        if is_new and np.all(np.abs(sums - factor["sums"]) <= noise):
+            return factor
+    return None
+
+
+def _missing_in_factor(
+    name: str, factor: Marks, counterpart: Marks, small: Marks, large: Marks
+) -> Iterable[str]:
+    slopes, among = factor["slopes"], counterpart["slopes"]
+    if factor["intercept"] and not counterpart["intercept"]:
+        yield f"the random intercept of {name!r}"
+    # With an intercept that may correlate with it a slope may start anywhere.
+    is_fixed_zero = counterpart["diagonal"] or not counterpart["intercept"]
+    for slope in slopes:
+        other = _counterpart_column(slope, small, large, among)
+        if other is None:
+            yield f"random slope {slope!r} of {name!r}"
+        elif is_fixed_zero and not _same_zero(small["columns"][slope], large["columns"][other]):
+            yield f"the zero of random slope {slope!r} of {name!r}"
+    n_coefficients = len(slopes) + factor["intercept"]
+    if counterpart["diagonal"] and not factor["diagonal"] and n_coefficients > 1:
+        yield f"the covariances of {name!r}"
+
+
+def _same_zero(a: Array, b: Array) -> bool:
+    """Whether a column has its zero at the same place, in any unit, also a negative one."""
+    directions = (1.0, np.sign(a[2] * b[2]) or 1.0)
+    ratios = [
+        sign * mean / _positive(sd) for sign, (mean, sd, _) in zip(directions, (a, b), strict=True)
+    ]
+    return bool(abs(ratios[0] - ratios[1]) <= SAME * (1.0 + abs(ratios[0])))
+
+
+def _missing_blocks(small: Marks, large: Marks) -> Iterable[str]:
+    """Feature blocks of the smaller fit that the larger one has not."""
+    for name in small["blocks"]:
+        if name not in large["blocks"]:
+            yield f"feature block {name!r}"
+        elif small["intercept"] == large["intercept"]:
+            a, b = (marks["alignments"][name] for marks in (small, large))
+            _require_same(f"what y shares with feature block {name!r}", a, b, _noise(small))
+
+
+def _missing_freedom(small: Marks, large: Marks) -> Iterable[str]:
+    """Variances of the smaller fit that the larger one holds at another value."""
+    for kind in ("factors", "blocks"):
+        for name, term in large[kind].items():
+            if term["held"] is not None:
+                own = small[kind].get(name)
+                if own is None or not _same_value(own["held"], term["held"]):
+                    yield f"the variance of {name!r}"
+    if large["held"] is not None and not _same_value(small["held"], large["held"]):
+        yield f"the variance of {RESIDUAL!r}"
+
+
+def _same_value(value: Any, held: Any) -> bool:
+    if value is None or np.shape(value) != np.shape(held):
+        return False
+    return bool(np.all(np.abs(np.subtract(value, held)) <= SAME * np.max(np.abs(held))))
