@@ -57,28 +57,12 @@ autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 # Types in docstrings are links where they are ours.
-RECORDS = {
-    "display.fit_tables": ["History"],
-    "inference.held_out": ["HeldOut"],
-    "inference.coordinates": [
-        "FixedEffects",
-        "Intervals",
-        "LikelihoodRatio",
-        "Profile",
-        "VarianceShares",
-    ],
-    "display.summary": ["Summary", "RandomRow", "BlockRow", "FixedRow"],
-}
 numpydoc_xref_param_type = True
 numpydoc_xref_ignore = "all"
 numpydoc_xref_aliases = {
     # Python's and NumPy's own documentation cannot be looked up.
     **{word: word for word in DEFAULT_LINKS},
-    **{
-        name: f"sklearn_mackay.{module}.{name}"
-        for module, names in RECORDS.items()
-        for name in names
-    },
+    **{name: f"sklearn_mackay.results.{name}" for name in sklearn_mackay.results.__all__},
     **{name: f"sklearn_mackay.{name}" for name in sklearn_mackay.__all__ if name[0].isupper()},
 }
 # `predict` in a docstring is a link.

@@ -1,8 +1,10 @@
 """Linear mixed models as a scikit-learn estimator."""
 
-from . import datasets
+from . import datasets, results
 from ._regressor import MacKayMixedRegressor
-from .display.effects import ConvergenceDisplay, RandomEffectsDisplay, VarianceProfileDisplay
+from .display.convergence import ConvergenceDisplay
+from .display.effects import RandomEffectsDisplay
+from .display.profile import VarianceProfileDisplay
 
 __all__ = [
     "ConvergenceDisplay",
@@ -10,5 +12,6 @@ __all__ = [
     "RandomEffectsDisplay",
     "VarianceProfileDisplay",
     "datasets",
+    "results",
 ]
 __version__ = "0.1.0"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import combinations
 from numbers import Integral, Real
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args, overload
+from typing import Any, Literal, TypeAlias, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,17 +18,16 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
+from ._arrays import Array, to_dense
 from .design.components import (
-    RESIDUAL,
     AnyComponent,
     BlockComponent,
     Component,
     make_block_component,
     make_component,
-    read_covariance,
-    read_variances,
+    require_distinct,
 )
-from .design.terms import random_part, to_dense
+from .design.terms import random_part
 from .display.fit_tables import (
     Entry,
     FactorEffects,
@@ -53,6 +51,7 @@ from .frames.grouping import (
     unseen_labels,
 )
 from .frames.making import Backend, make_frame
+from .frames.options import RESIDUAL, read_covariance, read_variances
 from .frames.roles import ColumnRoles, FactorColumns, resolve_roles
 from .frames.tables import (
     Table,
@@ -63,8 +62,16 @@ from .frames.tables import (
     read_weights,
 )
 from .gram.crossproducts import CrossProducts
-from .inference.bootstrap import bootstrap
+from .inference.bootstrap import bootstrap, bootstrap_interval, resample
+from .inference.coefficients import (
+    FixedEffects,
+    coefficient_tests,
+    with_intercept_std,
+    without_intercept,
+)
 from .inference.comparison import (
+    LikelihoodRatio,
+    likelihood_ratio,
     mark_columns,
     mark_factor,
     order,
@@ -72,53 +79,40 @@ from .inference.comparison import (
     standardise,
     statistic,
 )
-from .inference.coordinates import (
+from .inference.coordinates import Coordinates, unresolved
+from .inference.curvature import Curvature, curvature
+from .inference.held_out import HeldOut, hold_out
+from .inference.intervals import (
     NO_BOUNDS,
     NO_CURVATURE,
     NUMBERS_GIVE_OUT,
-    RESIDUAL_SD,
-    Coordinates,
-    Curvature,
-    FixedEffects,
     Interval,
     IntervalKind,
     IntervalMethod,
     Intervals,
-    LikelihoodRatio,
-    Parameter,
-    Profile,
-    VarianceShares,
-    Zeta,
-    bootstrap_interval,
-    check_level,
-    choose_parameters,
-    coefficient_tests,
-    coefficient_zeta,
-    curvature,
-    in_unit_of_y,
     interval_kind,
-    likelihood_ratio,
-    normal_quantile,
-    parameter_value,
-    profiled,
-    resample,
     singular,
     t_interval,
-    unresolved,
-    variance_parameters,
-    variance_shares,
-    variance_zeta,
     wald_interval,
-    with_intercept_std,
-    without_intercept,
 )
-from .inference.held_out import HeldOut, hold_out
+from .inference.parameters import (
+    RESIDUAL_SD,
+    Parameter,
+    choose_parameters,
+    parameter_value,
+    variance_parameters,
+)
+from .inference.profiles import Profile, Zeta, coefficient_zeta, profiled, variance_zeta
+from .inference.quantiles import check_level, normal_quantile
+from .inference.shares import VarianceShares, variance_shares
+from .model.estimates import ILL_CONDITIONED, Estimates
 from .model.export import SCHEMA, from_text, reason, to_text
-from .model.fitted import FittedModel, LevelRows
+from .model.fitted import FittedModel, LevelRows, in_unit_of_y
 from .model.messages import combination, unidentified, warn_user, why_not_kept
-from .model.problem import ILL_CONDITIONED, Estimates, Options, fit_model
-
-Array = NDArray[np.float64]
+from .model.options import Options
+from .model.prediction import FIXED, NewRows, coefficient_columns, slope_columns
+from .model.problem import fit_model
+from .model.state import by_component, penalty_of, stacked
 
 Method: TypeAlias = Literal["reml", "ml", "mackay", "quick"]
 Solver: TypeAlias = Literal["auto", "exact", "iterative"]
@@ -130,28 +124,6 @@ PredictionKind: TypeAlias = Literal["prediction", "confidence"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
 STATE_VERSION = "_format"  # key in a pickle
-FIXED = "fixed"  # name of the part of the fixed features
-
-
-class NewRows(NamedTuple):
-    """Rows to predict.
-
-    Attributes
-    ----------
-    table : Table
-        All columns.
-    features : ndarray or sparse matrix of shape (n, n_features_with_a_coefficient)
-        Columns that have one coefficient, in the order of `ColumnRoles.features`.
-    factors : dict of str to LevelRows
-        Levels and slopes of the factors whose effects are added.
-    labels : dict of str to list of ndarray of shape (n,)
-        Their labels.
-    """
-
-    table: Table
-    features: Any
-    factors: dict[str, LevelRows]
-    labels: dict[str, list[Labels]]
 
 
 class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
@@ -494,7 +466,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 report,
             )
         outputs = [self._fitted(one, table, roles) for one in estimates]
-        fitted = outputs[0] if y.ndim == 1 else _stacked(outputs)
+        fitted = outputs[0] if y.ndim == 1 else stacked(outputs)
         models = tuple(one.kept for one in estimates if one.kept is not None)
         fitted["_models"] = models or None
         fitted["_marks"] = None if marks is None else {**marks, **estimates[0].marks}
@@ -1981,7 +1953,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                     factor.coefficient_names,
                     codes,
                     grouping.n_levels,
-                    _slopes(table, factor)[rows],
+                    slope_columns(table, factor)[rows],
                     weights[rows],
                     intercept=factor.intercept,
                     diagonal=options.diagonal[factor.name],
@@ -1989,7 +1961,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                     confounded=options.fit_intercept,
                 )
             )
-        _check_distinct(components)
+        require_distinct(components)
         blocks = [
             make_block_component(
                 name,
@@ -2068,13 +2040,14 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             "_n": estimates.n,
             "_intercept_std": float(std[0]),
             "_coef_std": coef_std,
-            "variance_components_": _by_factor(estimates.Sigma),
+            "variance_components_": by_component(estimates.Sigma),
             "alpha_": {
-                name: _ratio(sigma2, float(estimates.Sigma[name][0, 0])) for name in roles.blocks
+                name: penalty_of(sigma2, float(estimates.Sigma[name][0, 0]))
+                for name in roles.blocks
             },
             "random_effects_": {factor.name: estimates.b[factor.name] for factor in roles.factors},
             "effective_dof_": estimates.gamma,
-            "variance_mc_error_": _by_factor(estimates.mc_error),
+            "variance_mc_error_": by_component(estimates.mc_error),
             "log_likelihood_mc_error_": 0.5 * estimates.deviance_mc_error,
             "solver_": estimates.solver,
             "kernel_": estimates.kernel,
@@ -2086,7 +2059,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             "converged_": estimates.converged,
             "singular_": estimates.singular,
             "_history": [
-                {**iteration, "variances": _by_factor(iteration["variances"])}
+                {**iteration, "variances": by_component(iteration["variances"])}
                 for iteration in estimates.history
             ],
         }
@@ -2260,7 +2233,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         factors, labels = {}, {}
         for factor, grouping, columns in self._labels_to_predict(table, groups, chosen):
             codes = self._encode(grouping, columns)
-            factors[factor.name] = LevelRows(codes, _level_columns(table, factor))
+            factors[factor.name] = LevelRows(codes, coefficient_columns(table, factor))
             labels[factor.name] = columns
         return NewRows(table, features, factors, labels)
 
@@ -2294,7 +2267,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         unknown = -1 - np.arange(rows.table.n_rows)
         return {
             factor.name: rows.factors.get(factor.name)
-            or LevelRows(unknown, _level_columns(rows.table, factor))
+            or LevelRows(unknown, coefficient_columns(rows.table, factor))
             for factor in self._roles.factors
         }
 
@@ -2412,47 +2385,3 @@ def _counted(weights: Array) -> slice | NDArray[np.bool_]:
     """Rows of positive weight; where that is all of them a slice, which copies nothing."""
     positive = weights > 0
     return slice(None) if positive.all() else positive
-
-
-def _stacked(outputs: Sequence[Any]) -> Any:
-    """Attributes of several responses: numbers and arrays along a new first axis."""
-    first = outputs[0]
-    if isinstance(first, dict):
-        return {key: _stacked([output[key] for output in outputs]) for key in first}
-    if isinstance(first, str):
-        return first
-    return list(outputs) if isinstance(first, list) else np.array(outputs)
-
-
-def _by_factor(matrices: Mapping[str, Any]) -> dict[str, float | Array]:
-    """Covariances as users see them: a number where there is one coefficient."""
-    return {name: np.asarray(S).item() if np.size(S) == 1 else S for name, S in matrices.items()}
-
-
-def _ratio(sigma2: float, variance: float) -> float:
-    """Ridge penalty that a prior variance stands for, equation (11) of docs/theory.md."""
-    return sigma2 / variance if variance > 0 else float(np.inf)
-
-
-def _level_columns(table: Table, factor: FactorColumns) -> Array:
-    """Columns (s, n) that multiply a level's coefficients."""
-    intercept = np.ones((int(factor.intercept), table.n_rows))
-    return np.vstack([intercept, _slopes(table, factor).T])
-
-
-def _slopes(table: Table, factor: FactorColumns) -> Array:
-    if not factor.slopes:
-        return np.empty((table.n_rows, 0))
-    return to_dense(table.numeric(factor.slopes))
-
-
-def _check_distinct(components: Sequence[Component]) -> None:
-    """Refuse two factors with the same levels: only the sum of their variances has a meaning."""
-    for a, b in combinations(components, 2):
-        if a.n_levels == b.n_levels and len(a.codes) == len(b.codes):
-            pairs = np.unique(np.column_stack([a.codes, b.codes]), axis=0)
-            if len(pairs) == a.n_levels:
-                raise ValueError(
-                    f"Grouping factors {a.name!r} and {b.name!r} have the same levels under other "
-                    "names: their variances cannot be told apart. Remove one."
-                )

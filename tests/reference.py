@@ -9,10 +9,12 @@ from functools import cached_property
 import numpy as np
 from scipy import linalg, optimize
 
+from sklearn_mackay.covariances.matrices import symmetric_units
 from sklearn_mackay.design.terms import Term
-from sklearn_mackay.evidence.fixed_points import Freedom
-from sklearn_mackay.evidence.solution import PenalizedSolution, Variances, symmetric_units
-from sklearn_mackay.gram.crossproducts import CrossProducts, build_crossproducts
+from sklearn_mackay.evidence.freedom import Freedom
+from sklearn_mackay.evidence.solution import PenalizedSolution, Variances
+from sklearn_mackay.gram.crossproducts import CrossProducts
+from sklearn_mackay.gram.from_rows import build_crossproducts
 
 CROSSED = {
     f"{n_terms} crossed, {s} coefficients": dict(

@@ -1,9 +1,10 @@
-"""The layers of the package as a table, and every import checked against it."""
+"""The rooms of the package and the doors between them as tables, held against every import."""
 
 import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -13,189 +14,101 @@ import pytest
 
 PACKAGE = "sklearn_mackay"
 ROOT = Path(__file__).parents[1] / PACKAGE
+IN_FUNCTIONS = " (in functions)"  # a door that is opened when something is fitted, not on import
 
-LAYERS = {
-    "frames.tables": 0,
-    "frames.grouping": 0,
-    "evidence.solution": 0,
-    "_machine": 0,
-    "frames.making": 0,
-    "datasets": 0,
-    "frames.roles": 1,
-    "display.fit_tables": 1,
-    "design.terms": 1,
-    "evidence.fixed_points": 1,
-    "evidence.criterion": 1,
-    "design.blocks": 2,
-    "design.fixed": 2,
-    "design.components": 3,
-    "gram.crossproducts": 3,
-    "evidence.identification": 3,
-    "evidence.restarts": 3,
-    "kernels": 3,
-    "frames": 0,
-    "design": 1,
-    "gram": 3,
-    "evidence": 0,
-    "model": 4,
-    "inference": 5,
-    "display": 5,
-    "gram.layout": 3,
-    "kernels.lapack": 3,
-    "kernels.loading": 3,
-    "kernels.linalg": 3,
-    "kernels.tensors": 3,
-    "kernels.dense": 3,
-    "kernels.one_factor": 3,
-    "kernels.krylov": 3,
-    "kernels.couplings": 3,
-    "kernels.schur": 3,
-    "kernels.exact": 3,
-    "kernels.iterative": 3,
-    "kernels.engine": 3,
-    "evidence.loop": 3,
-    "model.posterior": 4,
-    "model.fitted": 4,
-    "model.export": 4,
-    "model.messages": 4,
-    "display.progress": 4,
-    "model.problem": 4,
-    "inference.coordinates": 5,
-    "inference.bootstrap": 5,
-    "inference.held_out": 5,
-    "inference.comparison": 5,
-    "display.summary": 5,
-    "_regressor": 5,
-    "display.effects": 6,
-    "__init__": 6,
-    "__main__": 7,
+# Which rooms, or modules outside of rooms, each room imports.
+ROOMS = {
+    "_arrays": set(),
+    "_machine": set(),
+    "datasets": set(),
+    "frames": {"_arrays"},
+    "covariances": {"_arrays"},
+    "design": {"_arrays"},
+    "gram": {"_arrays", "design"},
+    "evidence": {"_arrays", "covariances", "gram"},
+    "kernels": {"_arrays", "_machine", "covariances", "evidence", "gram"},
+    "model": {"_arrays", "_machine", "covariances", "design", "evidence", "frames", "gram"},
+    "inference": {"_arrays", "covariances", "design", "evidence", "frames", "gram", "model"},
+    "display": {"_arrays", "evidence", "frames"},
+    "results": {"display", "inference"},
+    "_regressor": {
+        "_arrays",
+        "design",
+        "display",
+        "evidence",
+        "frames",
+        "gram",
+        "inference",
+        "kernels" + IN_FUNCTIONS,
+        "model",
+    },
+    "__init__": {"_regressor", "datasets", "display", "results"},
+    "__main__": {"_regressor", "datasets"},
 }
 
-KERNELS = {module for module in LAYERS if module.split(".")[0] == "kernels"}
-
-# What each module may import from this package; a module that is not named here imports none.
-ALLOWED = {
-    "frames.tables": {"frames.grouping"},
-    "frames.making": {"frames.grouping"},
-    "frames.roles": {"frames.tables"},
-    "evidence.fixed_points": {"evidence.solution"},
-    "evidence.criterion": {"evidence.solution"},
-    "design.fixed": {"design.terms"},
-    "display.fit_tables": {"frames.grouping", "frames.making"},
-    "design.blocks": {"design.terms"},
-    "design.components": {"design.blocks", "design.terms"},
-    "gram.crossproducts": {"design.blocks", "design.terms"},
-    "evidence.identification": {"gram.crossproducts", "evidence.solution"},
-    "evidence.restarts": {"gram.crossproducts", "evidence.solution", "evidence.fixed_points"},
-    "gram.layout": {"gram.crossproducts"},
-    "kernels.lapack": {"evidence.solution"},
-    "kernels.linalg": {"kernels.lapack"},
-    "kernels.tensors": {"gram.crossproducts", "evidence.solution", "gram.layout", "kernels.linalg"},
-    "kernels.dense": {
-        "gram.crossproducts",
-        "evidence.solution",
-        "kernels.lapack",
-        "gram.layout",
+# Which modules of its own room each module imports; one that is not named imports none.
+MODULES = {
+    "frames": {
+        "making": {"grouping"},
+        "tables": {"grouping"},
+        "roles": {"tables"},
     },
-    "kernels.one_factor": {
-        "gram.crossproducts",
-        "evidence.solution",
-        "kernels.tensors",
-        "kernels.linalg",
+    "covariances": {},
+    "design": {
+        "components": {"blocks", "terms"},
+        "fixed": {"terms"},
     },
-    "kernels.exact": {
-        "gram.crossproducts",
-        "evidence.solution",
-        "kernels.tensors",
-        "kernels.lapack",
-        "gram.layout",
-        "kernels.linalg",
-        "kernels.one_factor",
+    "gram": {
+        "layout": {"crossproducts"},
+        "columns": {"crossproducts"},
+        "from_rows": {"crossproducts"},
     },
-    "kernels.couplings": {"gram.crossproducts", "gram.layout"},
-    "kernels.schur": {"kernels.couplings", "kernels.krylov", "kernels.linalg"},
-    "kernels.iterative": {
-        "gram.crossproducts",
-        "evidence.solution",
-        "kernels.couplings",
-        "kernels.krylov",
-        "kernels.lapack",
-        "gram.layout",
-        "kernels.schur",
+    "evidence": {
+        "criterion": {"solution"},
+        "fixed_points": {"freedom", "solution"},
+        "newton": {"freedom", "solution"},
+        "boundary": {"freedom", "solution"},
+        "restarts": {"freedom", "solution"},
+        "loop": {"boundary", "criterion", "fixed_points", "freedom", "newton", "solution"},
     },
-    "kernels.engine": {
-        "gram.crossproducts",
-        "_machine",
-        "evidence.solution",
-        "kernels.dense",
-        "gram.layout",
-        "kernels.loading",
+    "kernels": {
+        "linalg": {"lapack"},
+        "dense": {"lapack"},
+        "tensors": {"linalg"},
+        "one_factor": {"linalg", "tensors"},
+        "exact": {"lapack", "linalg", "one_factor", "tensors"},
+        "schur": {"couplings", "krylov", "linalg"},
+        "iterative": {"couplings", "krylov", "lapack", "schur"},
+        "engine": {
+            "dense",
+            "loading",
+            "exact" + IN_FUNCTIONS,
+            "iterative" + IN_FUNCTIONS,
+        },
     },
-    "evidence.loop": {
-        "gram.crossproducts",
-        "evidence.solution",
-        "evidence.fixed_points",
-        "evidence.criterion",
+    "model": {
+        "monte_carlo": {"options"},
+        "fitted": {"posterior"},
+        "estimates": {"fitted", "monte_carlo", "options"},
+        "prediction": {"fitted"},
+        "problem": {"estimates", "monte_carlo", "options"},
     },
-    "model.posterior": {
-        "gram.crossproducts",
-        "design.terms",
-        "_machine",
-        "evidence.solution",
-        "evidence.fixed_points",
-        "gram.layout",
+    "inference": {
+        "coordinates": {"parameters"},
+        "curvature": {"coordinates"},
+        "coefficients": {"curvature", "quantiles"},
+        "intervals": {"coefficients", "coordinates", "curvature", "parameters", "quantiles"},
+        "profiles": {"coordinates", "curvature", "intervals", "parameters", "quantiles"},
+        "bootstrap": {"coefficients", "curvature", "parameters", "quantiles"},
     },
-    "model.fitted": {
-        "design.components",
-        "gram.crossproducts",
-        "design.terms",
-        "design.fixed",
-        "model.posterior",
-        "evidence.solution",
-        "evidence.fixed_points",
+    "display": {
+        "convergence": {"axes", "unpooled"},
+        "effects": {"axes", "unpooled"},
+        "profile": {"axes", "unpooled"},
+        "summary": {"tables"},
     },
-    "model.messages": {"design.components", "evidence.identification", "evidence.solution"},
-    "model.export": {"design.components", "frames.grouping", "frames.roles"},
-    "display.progress": {"evidence.loop"},
-    "model.problem": {module for module, layer in LAYERS.items() if layer <= 3} - KERNELS
-    | {"model.fitted"},
-    "inference.coordinates": {
-        "design.components",
-        "evidence.criterion",
-        "gram.crossproducts",
-        "evidence.loop",
-        "model.fitted",
-        "evidence.solution",
-        "frames.making",
-    },
-    "inference.bootstrap": {
-        "gram.crossproducts",
-        "evidence.loop",
-        "model.fitted",
-        "evidence.fixed_points",
-        "gram.layout",
-    },
-    "inference.held_out": {"design.terms", "model.fitted", "frames.making"},
-    "inference.comparison": {"design.components", "design.terms"},
-    "_regressor": {module for module, layer in LAYERS.items() if layer <= 4} - KERNELS
-    | {
-        "inference.bootstrap",
-        "inference.comparison",
-        "inference.held_out",
-        "inference.coordinates",
-        "display.summary",
-    },
-    "display.effects": {"frames.tables"},
-    "__init__": {"display.effects", "_regressor", "datasets"},
-    "__main__": {"__init__", "_regressor", "datasets"},
 }
-
-# What a module may import inside a function only, so that importing the package and fitting small
-# problems stay light.
-ALLOWED_INSIDE_FUNCTIONS = {
-    "_regressor": KERNELS,
-    "kernels.engine": {"kernels.exact", "kernels.iterative"},
-}
+PUBLIC_MODULES = ("datasets", "results")  # beside the package itself
 
 
 class Import(NamedTuple):
@@ -257,51 +170,117 @@ def module_named(name: str) -> str | None:
     return ".".join(parts) or "__init__"
 
 
-def allowed(module: str, target: str, in_function: bool) -> bool:
-    edges = ALLOWED.get(module, set())
-    if in_function:
-        edges = edges | ALLOWED_INSIDE_FUNCTIONS.get(module, set())
-    return target in edges
+class Door(NamedTuple):
+    """An import from one room or module into another."""
+
+    origin: str
+    target: str
 
 
-def test_table_lists_exactly_the_modules():
-    assert set(source_files()) == set(LAYERS)
+def room_of(module: str) -> str:
+    return module.split(".")[0]
 
 
-def test_table_has_no_edge_upwards_and_no_cycle():
-    edges = {
-        module: ALLOWED.get(module, set()) | ALLOWED_INSIDE_FUNCTIONS.get(module, set())
-        for module in LAYERS
+def name_in_room(module: str) -> str:
+    return module.split(".")[-1]
+
+
+@cache
+def doors() -> dict[Door, list[str]]:
+    """Return each import between modules of the package, and the lines where it stands."""
+    found: dict[Door, list[str]] = {}
+    for module, path in source_files().items():
+        for one in imports_of(path):
+            target = module_named(one.name)
+            if target is not None and target != module:
+                door = Door(module, target + IN_FUNCTIONS * one.in_function)
+                found.setdefault(door, []).append(f"{path.relative_to(ROOT)}:{one.line}")
+    return found
+
+
+def between_rooms() -> dict[Door, list[str]]:
+    found: dict[Door, list[str]] = {}
+    for (origin, target), lines in doors().items():
+        suffix = IN_FUNCTIONS * target.endswith(IN_FUNCTIONS)
+        rooms = room_of(origin), room_of(target.removesuffix(IN_FUNCTIONS))
+        if rooms[0] != rooms[1]:
+            found.setdefault(Door(rooms[0], rooms[1] + suffix), []).extend(lines)
+    return found
+
+
+def within(room: str) -> dict[Door, list[str]]:
+    return {
+        Door(name_in_room(origin), name_in_room(target)): lines
+        for (origin, target), lines in doors().items()
+        if room_of(origin) == room_of(target.removesuffix(IN_FUNCTIONS)) == room
     }
-    upwards = [
-        (module, target)
-        for module, targets in edges.items()
-        for target in targets
-        if LAYERS[target] > LAYERS[module]
-    ]
-    assert upwards == []
+
+
+def listed(table: Mapping[str, set[str]]) -> set[Door]:
+    return {Door(origin, target) for origin, targets in table.items() for target in targets}
+
+
+def assert_same_doors(used: Mapping[Door, list[str]], table: Mapping[str, set[str]]) -> None:
+    allowed = listed(table)
+    assert {door: lines for door, lines in used.items() if door not in allowed} == {}
+    assert allowed - set(used) == set(), "no import uses these: take them off the table"
+
+
+def test_every_module_has_a_room():
+    assert {room_of(module) for module in source_files()} == set(ROOMS)
+    assert {room_of(module) for module in source_files() if "." in module} == set(MODULES)
+
+
+def test_rooms_import_what_the_table_says():
+    assert_same_doors(between_rooms(), ROOMS)
+
+
+@pytest.mark.parametrize("room", MODULES)
+def test_modules_of_a_room_import_what_the_table_says(room):
+    assert_same_doors(within(room), MODULES[room])
+
+
+@pytest.mark.parametrize("table", [ROOMS, *MODULES.values()], ids=["rooms", *MODULES])
+def test_no_circle(table):
+    edges = {
+        origin: {target.removesuffix(IN_FUNCTIONS) for target in targets}
+        for origin, targets in table.items()
+    }
     TopologicalSorter(edges).prepare()
 
 
-@pytest.mark.parametrize("module", source_files())
-def test_module_imports_only_what_the_table_allows(module):
-    path = source_files()[module]
-    refused = [
-        f"{path.name}:{found.line} imports {target}"
-        for found in imports_of(path)
-        if (target := module_named(found.name)) is not None
-        and not allowed(module, target, found.in_function)
+def test_a_door_is_seen_wherever_it_is():
+    source = "import numpy\nfrom .a import b\ndef f():\n    from ..c.d import e\n"
+    path = ROOT / "room" / "module.py"
+    found = list(_walk(ast.parse(source), path, in_function=False))
+    assert [(one.name, one.in_function) for one in found] == [
+        ("numpy", False),
+        (f"{PACKAGE}.room.a.b", False),
+        (f"{PACKAGE}.c.d.e", True),
     ]
-    assert refused == []
 
 
 def test_only_kernels_import_tensorflow():
     importers = {
-        module
+        room_of(module)
         for module, path in source_files().items()
-        if any(found.name.split(".")[0] in {"tensorflow", "keras"} for found in imports_of(path))
+        if any(one.name.split(".")[0] in {"tensorflow", "keras"} for one in imports_of(path))
     }
-    assert importers <= KERNELS
+    assert importers == {"kernels"}
+
+
+def test_the_documentation_names_public_modules_only():
+    pages = [ROOT.parent / "README.md"] + [
+        page
+        for pattern in ("*.rst", "*.md", "*.py")
+        for folder in ("docs", "examples")
+        for page in (ROOT.parent / folder).rglob(pattern)
+        if not {"_build", "gallery", "generated"} & set(page.parts)
+    ]
+    private = sorted(set(ROOMS) - set(PUBLIC_MODULES))
+    path = re.compile(rf"{PACKAGE}\.({'|'.join(private)}|_(?!_)\w+)\b")
+    named = [(page.name, found) for page in pages for found in path.findall(page.read_text())]
+    assert named == []
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from reference import STRUCTURES, random_problem
 from scipy import sparse, stats
 
-from sklearn_mackay.gram.crossproducts import build_crossproducts
+from sklearn_mackay.gram.from_rows import build_crossproducts
 from sklearn_mackay.kernels.engine import exact_solver
 from sklearn_mackay.model.posterior import factorise
 

@@ -12,8 +12,10 @@ from scipy import stats
 from scipy.linalg import null_space
 from threadpoolctl import threadpool_limits
 
-from sklearn_mackay.evidence.criterion import deviance, deviance_change, steepest_release
-from sklearn_mackay.evidence.solution import VANISHED, Variances
+from sklearn_mackay.covariances.matrices import VANISHED
+from sklearn_mackay.evidence.boundary import steepest_release
+from sklearn_mackay.evidence.criterion import deviance, deviance_change
+from sklearn_mackay.evidence.solution import Variances
 
 RTOL = 1e-12  # sums of some dozen logarithms of numbers near one
 STEP = 1e-6  # of a one-sided difference; its error is the step times the curvature

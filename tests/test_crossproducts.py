@@ -10,9 +10,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from reference import Problem, random_problem
 from scipy import sparse
 
+from sklearn_mackay._arrays import to_dense
 from sklearn_mackay.design.blocks import make_block
-from sklearn_mackay.design.terms import Term, to_dense
-from sklearn_mackay.gram.crossproducts import CrossProducts, TermGram, build_crossproducts
+from sklearn_mackay.design.terms import Term
+from sklearn_mackay.gram.crossproducts import CrossProducts, TermGram
+from sklearn_mackay.gram.from_rows import build_crossproducts
 
 RTOL = 1e-13  # of the largest entry: sums of some dozen products
 
@@ -185,7 +187,7 @@ def test_many_levels_stay_sparse(rng):
 def test_rows_in_blocks_give_the_same(rng, monkeypatch, entries):
     problem = random_problem(rng, levels=(6, 5), coefficients=(2, 1), weighted=True)
     whole = assembled(problem.crossproducts())
-    monkeypatch.setattr("sklearn_mackay.design.terms.BLOCK_ENTRIES", entries)
+    monkeypatch.setattr("sklearn_mackay._arrays.BLOCK_ENTRIES", entries)
     assert_close(assembled(problem.crossproducts()), whole)
 
 

@@ -24,7 +24,7 @@ from sklearn_mackay import (
     VarianceProfileDisplay,
 )
 from sklearn_mackay.datasets import load_sleepstudy
-from sklearn_mackay.display.effects import least_squares_by_level
+from sklearn_mackay.display.unpooled import least_squares_by_level
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")

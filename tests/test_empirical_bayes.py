@@ -11,10 +11,11 @@ from reference import Dense, Problem, best_of_many_starts, dense_solver, random_
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
+from sklearn_mackay.covariances.matrices import matrix_root, null_directions
 from sklearn_mackay.design.terms import Term
-from sklearn_mackay.evidence.fixed_points import Freedom, matrix_root
+from sklearn_mackay.evidence.freedom import Freedom
 from sklearn_mackay.evidence.loop import Fit, estimate_variances, relative_change
-from sklearn_mackay.evidence.solution import Variances, null_directions
+from sklearn_mackay.evidence.solution import Variances
 
 TOL = 1e-7  # the estimator's default, in units of the deviance
 TIGHT = 1e-14  # a decrement that puts gradients at the root of it

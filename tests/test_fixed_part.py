@@ -8,11 +8,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.linear_model import Ridge
 
-from sklearn_mackay.design.components import RESIDUAL, make_component
+from sklearn_mackay.design.components import make_component
 from sklearn_mackay.design.fixed import FixedPart, build_fixed_part
 from sklearn_mackay.evidence.solution import Engine
+from sklearn_mackay.frames.options import RESIDUAL
 from sklearn_mackay.kernels.exact import prepare
-from sklearn_mackay.model.problem import Options, fit_model
+from sklearn_mackay.model.options import Options
+from sklearn_mackay.model.problem import fit_model
 
 N = 30
 RTOL = 1e-11  # of the largest coefficient; well conditioned problems lose some digits of 16
@@ -461,7 +463,7 @@ def test_precision_weights_have_the_unit_of_the_residual_variance(data, factor, 
 def test_rows_in_blocks_give_the_same(data, monkeypatch):
     X, y, weights = data
     whole = build(X, y, weights)
-    monkeypatch.setattr("sklearn_mackay.design.terms.BLOCK_ENTRIES", 28)
+    monkeypatch.setattr("sklearn_mackay._arrays.BLOCK_ENTRIES", 28)
     blocks = build(X, y, weights)
     assert_close(blocks.y, whole.y)
     assert_close(blocks.X @ blocks.X.T, whole.X @ whole.X.T)

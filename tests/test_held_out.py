@@ -13,7 +13,6 @@ from sklearn.model_selection import GroupKFold, KFold, LeaveOneOut, ShuffleSplit
 from test_estimator import Data
 
 from sklearn_mackay import MacKayMixedRegressor
-from sklearn_mackay.inference import held_out as _held_out
 
 RTOL = 1e-8  # of a refit's prediction: two factorisations, each good to ten digits
 CROSSED = {"groups": ["a", "b"], "random_slopes": {"a": ["x"]}}
@@ -97,11 +96,11 @@ def test_large_folds_take_the_way_through_the_effects(data, monkeypatch):
     X, y = data.frame, data.y
     model = MacKayMixedRegressor(**CROSSED).fit(X, y)
     expected = model.cv_predict(X, y, 3)
-    monkeypatch.setattr(_held_out, "LARGEST_FOLD", 40)
+    monkeypatch.setattr("sklearn_mackay.inference.held_out.LARGEST_FOLD", 40)
     held = model.cv_predict(X, y, 3)
     for name in ("mean", "std", "log_density"):
         assert_allclose(getattr(held, name), getattr(expected, name), rtol=RTOL)
-    monkeypatch.setattr(_held_out, "LARGEST_FOLD", 10)
+    monkeypatch.setattr("sklearn_mackay.inference.held_out.LARGEST_FOLD", 10)
     with pytest.raises(ValueError, match="Use smaller folds"):
         model.cv_predict(X, y, 3)
 

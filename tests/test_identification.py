@@ -16,12 +16,13 @@ from reference_data import DATA, read_table
 from scipy import linalg
 
 from sklearn_mackay import MacKayMixedRegressor
+from sklearn_mackay.covariances.matrices import symmetric_units
 from sklearn_mackay.design.blocks import make_block
 from sklearn_mackay.design.terms import make_term
 from sklearn_mackay.evidence.identification import Identification, identify
 from sklearn_mackay.evidence.restarts import other_starts
-from sklearn_mackay.evidence.solution import Variances, symmetric_units
-from sklearn_mackay.gram.crossproducts import build_crossproducts
+from sklearn_mackay.evidence.solution import Variances
+from sklearn_mackay.gram.from_rows import build_crossproducts
 
 RTOL = 1e-6  # the optimisers of other programs, and ours
 CRITERION_ATOL = 1e-6  # deviance between optimisers

@@ -19,19 +19,13 @@ from test_estimator import Data
 from sklearn_mackay import MacKayMixedRegressor
 from sklearn_mackay._regressor import _warn_of_few_values
 from sklearn_mackay.evidence.criterion import deviance
-from sklearn_mackay.inference.bootstrap import bootstrap
-from sklearn_mackay.inference.coordinates import (
-    Coordinates,
-    Parameter,
-    Zeta,
-    bootstrap_interval,
-    curvature,
-    profiled,
-    resample,
-    t_interval,
-    variance_parameters,
-    with_intercept_std,
-)
+from sklearn_mackay.inference.bootstrap import bootstrap, bootstrap_interval, resample
+from sklearn_mackay.inference.coefficients import with_intercept_std
+from sklearn_mackay.inference.coordinates import Coordinates
+from sklearn_mackay.inference.curvature import curvature
+from sklearn_mackay.inference.intervals import t_interval
+from sklearn_mackay.inference.parameters import Parameter, variance_parameters
+from sklearn_mackay.inference.profiles import Zeta, profiled
 from sklearn_mackay.kernels.engine import exact_solver
 
 LME4: dict[str, Any] = json.loads((DATA / "inference.json").read_text())
@@ -430,15 +424,13 @@ def test_by_default_variances_are_profiled_and_coefficients_have_t_intervals(dat
 
 
 def test_the_curvature_is_computed_once_and_for_coefficients_only(data, monkeypatch):
-    from sklearn_mackay import _regressor as _estimator
-
     calls = []
 
     def counted(*arguments):
         calls.append(arguments)
         return curvature(*arguments)
 
-    monkeypatch.setattr(_estimator, "curvature", counted)
+    monkeypatch.setattr("sklearn_mackay._regressor.curvature", counted)
     model = MacKayMixedRegressor("a").fit(data.frame[["x", "z", "a"]], data.y)
     model.confint("sd(residual)")
     assert len(calls) == 0
@@ -447,14 +439,12 @@ def test_the_curvature_is_computed_once_and_for_coefficients_only(data, monkeypa
 
 
 def test_coefficients_without_a_curvature_do_not_end_the_profiles(data, monkeypatch):
-    from sklearn_mackay import _regressor as _estimator
-
     def fails(*arguments):
         raise np.linalg.LinAlgError("Eigenvalues did not converge")
 
     model = MacKayMixedRegressor("a").fit(data.frame[["x", "a"]], data.y)
     expected = model.confint("sd(residual)")
-    monkeypatch.setattr(_estimator, "curvature", fails)
+    monkeypatch.setattr("sklearn_mackay._regressor.curvature", fails)
     with pytest.warns(UserWarning, match="no interval of 'intercept', 'x': the equations are sing"):
         found = model.confint()
     assert np.all(np.isnan([found["x"], found["intercept"]]))
@@ -857,9 +847,7 @@ def test_an_exact_fit_has_no_errors_to_speak_of(data):
 
 
 def test_too_many_effects_for_the_bootstrap(data, monkeypatch):
-    from sklearn_mackay.inference import bootstrap as _bootstrap
-
-    monkeypatch.setattr(_bootstrap, "LARGEST_GRAM", 5)
+    monkeypatch.setattr("sklearn_mackay.inference.bootstrap.LARGEST_GRAM", 5)
     model = MacKayMixedRegressor(groups="a").fit(data.frame[["x", "a"]], data.y)
     with pytest.raises(ValueError, match="takes up to"):
         model.confint("a", method="bootstrap")

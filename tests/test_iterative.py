@@ -11,7 +11,6 @@ from reference import random_problem
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_mackay import MacKayMixedRegressor, _machine
-from sklearn_mackay.design import blocks as _blocks
 from sklearn_mackay.evidence.solution import Variances
 from sklearn_mackay.gram.layout import choose_layout
 from sklearn_mackay.kernels import engine, exact, iterative, krylov
@@ -367,7 +366,7 @@ def test_large_blocks_side_by_side_agree_with_the_exact_engine(rng, monkeypatch)
     blocks = {"a": range(40), "b": range(40, 60)}
     expected = MacKayMixedRegressor(feature_blocks=blocks).fit(X, y)
     assert expected.solver_ == "exact"
-    monkeypatch.setattr(_blocks, "LARGEST_GRAM", 10)
+    monkeypatch.setattr("sklearn_mackay.design.blocks.LARGEST_GRAM", 10)
     monkeypatch.setattr(iterative, "SMALL", 0)  # as a large block never is
     model = MacKayMixedRegressor(feature_blocks=blocks, random_state=0).fit(X, y)
     assert model.solver_ == "iterative"

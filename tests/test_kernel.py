@@ -13,8 +13,9 @@ from scipy import stats
 from scipy.linalg import block_diag
 from threadpoolctl import threadpool_limits
 
+from sklearn_mackay.covariances.matrices import symmetric_units
 from sklearn_mackay.evidence.criterion import deviance
-from sklearn_mackay.evidence.solution import PenalizedSolution, Variances, symmetric_units
+from sklearn_mackay.evidence.solution import PenalizedSolution, Variances
 from sklearn_mackay.gram.layout import Layout, choose_layout
 from sklearn_mackay.kernels import exact, one_factor
 from sklearn_mackay.kernels import tensors as blocks

@@ -11,7 +11,6 @@ from reference import STRUCTURES, Dense, Problem, random_problem
 from scipy import sparse
 
 from sklearn_mackay.evidence.solution import Variances
-from sklearn_mackay.model import posterior as _posterior
 from sklearn_mackay.model.posterior import factorise
 
 RTOL = 1e-10  # of the largest entry; both sides lose a few digits of 16
@@ -83,9 +82,10 @@ def test_variance_does_not_depend_on_how_many_rows_are_taken_at_once(monkeypatch
     rows = at_once.rows(random, X)
     expected = at_once.variance(rows)
     monkeypatch.setattr(
-        _posterior, "row_blocks", lambda n, _: [slice(i, i + 7) for i in range(0, n, 7)]
+        "sklearn_mackay.model.posterior.row_blocks",
+        lambda n, _: [slice(i, i + 7) for i in range(0, n, 7)],
     )
-    monkeypatch.setattr(_posterior, "KEPT_ENTRIES", 0)
+    monkeypatch.setattr("sklearn_mackay.model.posterior.KEPT_ENTRIES", 0)
     piecewise = factorise(problem.crossproducts(), problem.variances)
     assert_allclose(piecewise.variance(rows), expected, rtol=RTOL)
     assert piecewise.variance(rows[:0]).shape == (0,)

@@ -15,7 +15,8 @@ from scipy.linalg import block_diag
 
 from sklearn_mackay import MacKayMixedRegressor
 from sklearn_mackay.design.terms import Term
-from sklearn_mackay.evidence.criterion import deviance, steepest_release
+from sklearn_mackay.evidence.boundary import steepest_release
+from sklearn_mackay.evidence.criterion import deviance
 from sklearn_mackay.evidence.fixed_points import mackay_update, mm_update
 from sklearn_mackay.evidence.solution import Variances
 from sklearn_mackay.kernels.dense import prepare

@@ -11,34 +11,30 @@ from reference import Dense, Problem, dense_solver, moved, random_problem
 from scipy.linalg import block_diag, fractional_matrix_power, sqrtm
 from threadpoolctl import threadpool_limits
 
-from sklearn_mackay.design.terms import Term
-from sklearn_mackay.evidence.criterion import steepest_release
-from sklearn_mackay.evidence.fixed_points import (
-    LEAST_CORRECTION,
-    LONGEST_LOG_STEP,
-    Freedom,
-    NewtonStep,
-    StandardErrors,
-    _corrected,
-    _solve_downhill,
-    drop_vanished,
-    gradient_noise,
-    mackay_update,
-    matrix_root,
-    mm_update,
-    newton_step,
-    quick_update,
-    release,
-    standard_errors,
-)
-from sklearn_mackay.evidence.loop import estimate_variances
-from sklearn_mackay.evidence.solution import (
+from sklearn_mackay.covariances.matrices import (
     VANISHED,
-    Variances,
+    matrix_root,
     null_directions,
     principal_directions,
     symmetric_units,
 )
+from sklearn_mackay.design.terms import Term
+from sklearn_mackay.evidence.boundary import drop_vanished, release, steepest_release
+from sklearn_mackay.evidence.fixed_points import mackay_update, mm_update, quick_update
+from sklearn_mackay.evidence.freedom import Freedom
+from sklearn_mackay.evidence.loop import estimate_variances
+from sklearn_mackay.evidence.newton import (
+    LEAST_CORRECTION,
+    LONGEST_LOG_STEP,
+    NewtonStep,
+    StandardErrors,
+    _corrected,
+    _solve_downhill,
+    gradient_noise,
+    newton_step,
+    standard_errors,
+)
+from sklearn_mackay.evidence.solution import Variances
 
 RTOL = 1e-9  # matrix roots of covariances with condition up to 1e2
 DEVIANCE_RISE = 1e-9  # rounding of a deviance of about 1e2

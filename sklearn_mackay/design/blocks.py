@@ -18,9 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse
 
-from .terms import row_blocks, to_dense
-
-Array = NDArray[np.float64]
+from .._arrays import Array, row_blocks, to_dense
 
 NEGLIGIBLE = 1e-14  # eigenvalue relative to the largest that is rounding
 LARGEST_GRAM = 3000  # order of a matrix whose eigendecomposition takes seconds

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 from scipy.sparse.linalg import norm as sparse_norm
 
-from .terms import CONSTANT, largest_entry, root_mean_square, row_blocks, row_scaled, to_dense
-
-Array = NDArray[np.float64]
+from .._arrays import Array, largest_entry, root_mean_square, row_blocks, row_scaled, to_dense
+from .terms import CONSTANT
 
 COLLINEAR = 1e-11  # relative size of a pivot of X below which its column is a combination
 COLLINEAR_SPARSE = 1e-5  # the same where only X'X is formed, which squares it

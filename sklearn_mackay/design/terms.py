@@ -14,11 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-Array = NDArray[np.float64]
+from .._arrays import Array, largest_entry, root_mean_square
 
 CONSTANT = 1e-14  # relative spread of a column below which it is rounding of a constant
-FEW_COLUMNS = 8  # in which reducing column by column is several times faster
-BLOCK_ENTRIES = 2**22  # of rows taken at once, 32 MiB
 
 
 @dataclass(frozen=True)
@@ -124,43 +122,6 @@ def make_term(
         top = np.concatenate([[1.0], -center / scale])
         transform = np.vstack([top, np.column_stack([np.zeros(len(scale)), transform])])
     return Term(codes, n_levels, np.ascontiguousarray(columns), transform, diagonal)
-
-
-def row_blocks(n_rows: int, n_columns: int = 4, n_entries: int = BLOCK_ENTRIES) -> list[slice]:
-    """Slices of rows, so that what is made of one of them, of `n_columns`, stays small."""
-    step = max(n_entries // max(n_columns, 1), 1)
-    return [slice(start, start + step) for start in range(0, n_rows, step)]
-
-
-def largest_entry(columns: Array) -> Array:
-    """``max |x|`` by column, 0.0 where there are no rows."""
-    if columns.shape[1] <= FEW_COLUMNS:
-        return np.array([max(np.max(x, initial=0.0), -np.min(x, initial=0.0)) for x in columns.T])
-    highest, lowest = np.max(columns, axis=0, initial=0.0), np.min(columns, axis=0, initial=0.0)
-    return np.asarray(np.maximum(highest, -lowest))
-
-
-def root_mean_square(columns: Array, weights: Array) -> Array:
-    """``sqrt(sum w x^2 / sum w)`` by column, without overflow; 1.0 for a column of zeros."""
-    largest = largest_entry(columns)
-    unit = np.where(largest > 0, largest, 1.0)
-    total = np.zeros(columns.shape[1])
-    for rows in row_blocks(*columns.shape):
-        total += weights[rows] @ (columns[rows] / unit) ** 2
-    rms = largest * np.sqrt(total / np.sum(weights))
-    return np.where(rms > 0, rms, 1.0)
-
-
-def row_scaled(matrix: Any, weights: Array) -> Any:
-    """``W matrix``, dense or sparse as it comes."""
-    if sparse.issparse(matrix):
-        return matrix.multiply(weights[:, None]).tocsr()
-    return matrix * weights[:, None]
-
-
-def to_dense(matrix: Any) -> Array:
-    """A sparse or dense matrix as an array."""
-    return np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix)
 
 
 def random_part(codes: NDArray[np.integer[Any]], columns: Array, effects: Array) -> Array:

@@ -7,12 +7,10 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._arrays import Array
 from ..frames.grouping import Grouping, Labels
 from ..frames.making import Backend, Column, PartlyKnown, make_frame
-
-Array = NDArray[np.float64]
 
 OUTPUT = "output"
 BESIDE_LABELS = ("factor", "coefficient", "estimate", "std", "lower", "upper")

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
-from typing import Any, Literal
-from unicodedata import combining, east_asian_width
+from typing import Any
 
 import numpy as np
 
-DIGITS = 4  # significant digits of the smallest number in a column
-FIXED_WIDTH = 12  # characters of a number beyond which a column is in scientific notation
-P_EPSILON = 2.0**-52  # p values below it are rounding; R's limit
-LINE_WIDTH = 80
+from .tables import (
+    LINE_WIDTH,
+    TextColumn,
+    count_text,
+    format_spec,
+    grid,
+    html_facts,
+    html_table,
+    number_text,
+    number_texts,
+    p_value_text,
+    printable,
+    sd_of,
+    wrapped,
+)
+
 PERFECT = 1.0 - 1e-6  # correlation from which on it is one, up to rounding
 
 KERNELS = {"lapack": "LAPACK", "tensorflow": "TensorFlow"}
@@ -251,7 +262,7 @@ class Summary:
          Subject  intercept 1378.2   37.12
          Residual            960.5   30.99
         """
-        n_obs = f"Number of obs: {_count(self.n_rows)}"
+        n_obs = f"Number of obs: {count_text(self.n_rows)}"
         parts = [
             [
                 TITLES[self.method],
@@ -260,15 +271,15 @@ class Summary:
             ],
             [
                 "Random effects:",
-                *_grid(_random_columns(self), indent=" "),
-                *(_wrapped(f"{n_obs}, groups: ", _groups(self)) or [n_obs]),
-                *_wrapped("Effective degrees of freedom: ", _effective_dof(self)),
+                *grid(_random_columns(self), indent=" "),
+                *(wrapped(f"{n_obs}, groups: ", _groups(self)) or [n_obs]),
+                *wrapped("Effective degrees of freedom: ", _effective_dof(self)),
             ],
-            ["Feature blocks:", *_grid(_block_columns(self.blocks), indent=" ")]
+            ["Feature blocks:", *grid(_block_columns(self.blocks), indent=" ")]
             if self.blocks
             else [],
             ["Fixed effects:", *_fixed_lines(self.fixed, max_rows)] if self.fixed else [],
-            [*_wrapped("R2: ", _r2(self)), *_wrapped("ICC: ", _icc(self))],
+            [*wrapped("R2: ", _r2(self)), *wrapped("ICC: ", _icc(self))],
             [line for note in _notes(self) for line in textwrap.wrap(note, LINE_WIDTH)],
         ]
         return "\n\n".join("\n".join(part) for part in parts if part)
@@ -293,7 +304,7 @@ class Summary:
         facts = {
             "Solver": [_effort(self)],
             **{label: [value] for label, value in _criteria(self).items()},
-            "Number of obs": [_count(self.n_rows)],
+            "Number of obs": [count_text(self.n_rows)],
             "Groups": _groups(self),
             "Effective degrees of freedom": _effective_dof(self),
             "R2": _r2(self),
@@ -302,10 +313,10 @@ class Summary:
         parts = [
             f"<style>{STYLE}</style>",
             *(f"<p><strong>Note:</strong> {escape(note)}</p>" for note in _notes(self)),
-            _html_facts(TITLES[self.method], facts),
-            _html_table("Random effects", _random_columns(self)),
-            _html_table("Feature blocks", _block_columns(self.blocks)) if self.blocks else "",
-            _html_table("Fixed effects", _fixed_columns(self.fixed)) if self.fixed else "",
+            html_facts(TITLES[self.method], facts),
+            html_table("Random effects", _random_columns(self)),
+            html_table("Feature blocks", _block_columns(self.blocks)) if self.blocks else "",
+            html_table("Fixed effects", _fixed_columns(self.fixed)) if self.fixed else "",
         ]
         content = "\n".join(part for part in parts if part)
         return f'<div class="sklearn-mackay-summary">\n{content}\n</div>'
@@ -380,19 +391,10 @@ def summarise(
     )
 
 
-@dataclass(frozen=True)
-class _Column:
-    """Title and cells; numbers stand right, their title at the side named by `kind`."""
-
-    title: str
-    cells: Sequence[str]
-    kind: Literal["name", "left", "right"]
-
-
 def _criteria(summary: Summary) -> dict[str, str]:
     values = {summary.criterion: summary.deviance, "AIC": summary.aic, "BIC": summary.bic}
     return {
-        label: _number(value, ".1f") for label, value in values.items() if not math.isnan(value)
+        label: number_text(value, ".1f") for label, value in values.items() if not math.isnan(value)
     }
 
 
@@ -419,7 +421,7 @@ def _icc(summary: Summary) -> list[str]:
 
 def _listed(values: Mapping[str, float], spec: str, between: str = " ") -> list[str]:
     return [
-        f"{_printable(name)}{between}{_number(value, spec)}"
+        f"{printable(name)}{between}{number_text(value, spec)}"
         for name, value in values.items()
         if not math.isnan(value)
     ]
@@ -450,55 +452,55 @@ def _degenerate(summary: Summary) -> str:
     zero += ["the residual"] * (summary.residual_variance == 0)
     said = []
     if zero:
-        said.append(f"the variance of {', '.join(map(_printable, zero))} is zero")
+        said.append(f"the variance of {', '.join(map(printable, zero))} is zero")
     if perfect:
-        said.append(f"a correlation of {', '.join(map(_printable, perfect))} is 1 or -1")
+        said.append(f"a correlation of {', '.join(map(printable, perfect))} is 1 or -1")
     return "; ".join(said) or "a combination of a factor's coefficients has variance zero"
 
 
-def _random_columns(summary: Summary) -> list[_Column]:
+def _random_columns(summary: Summary) -> list[TextColumn]:
     rows = summary.random
     shown = [i == 0 or row.factor != rows[i - 1].factor for i, row in enumerate(rows)]
     factors = [
-        _printable(row.factor) if first else "" for row, first in zip(rows, shown, strict=True)
+        printable(row.factor) if first else "" for row, first in zip(rows, shown, strict=True)
     ]
     variances = [*(row.variance for row in rows), summary.residual_variance]
     columns = [
-        _Column("Groups", [*factors, "Residual"], "name"),
-        _Column("Name", [*(_printable(row.coefficient) for row in rows), ""], "name"),
-        _Column("Variance", _numbers(variances), "left"),
-        _Column("Std.Dev.", _numbers([_root(variance) for variance in variances]), "left"),
+        TextColumn("Groups", [*factors, "Residual"], "name"),
+        TextColumn("Name", [*(printable(row.coefficient) for row in rows), ""], "name"),
+        TextColumn("Variance", number_texts(variances), "left"),
+        TextColumn("Std.Dev.", number_texts([sd_of(variance) for variance in variances]), "left"),
     ]
     for i in range(max((len(row.correlations) for row in rows), default=0)):
         known = [row.correlations[i] if i < len(row.correlations) else math.nan for row in rows]
-        cells = [_number(correlation, ".2f") for correlation in [*known, math.nan]]
-        columns.append(_Column("" if i else "Corr", cells, "left"))
+        cells = [number_text(correlation, ".2f") for correlation in [*known, math.nan]]
+        columns.append(TextColumn("" if i else "Corr", cells, "left"))
     return columns
 
 
-def _block_columns(rows: Sequence[BlockRow]) -> list[_Column]:
+def _block_columns(rows: Sequence[BlockRow]) -> list[TextColumn]:
     return [
-        _Column("Block", [_printable(row.block) for row in rows], "name"),
-        _Column("Columns", [str(row.n_columns) for row in rows], "left"),
-        _Column("Variance", _numbers([row.variance for row in rows]), "left"),
-        _Column("Std.Dev.", _numbers([_root(row.variance) for row in rows]), "left"),
-        _Column("Alpha", _numbers([row.alpha for row in rows]), "left"),
+        TextColumn("Block", [printable(row.block) for row in rows], "name"),
+        TextColumn("Columns", [str(row.n_columns) for row in rows], "left"),
+        TextColumn("Variance", number_texts([row.variance for row in rows]), "left"),
+        TextColumn("Std.Dev.", number_texts([sd_of(row.variance) for row in rows]), "left"),
+        TextColumn("Alpha", number_texts([row.alpha for row in rows]), "left"),
     ]
 
 
-def _fixed_columns(rows: Sequence[FixedRow]) -> list[_Column]:
+def _fixed_columns(rows: Sequence[FixedRow]) -> list[TextColumn]:
     estimates = [row.estimate for row in rows]
     errors = [row.std_error for row in rows]
     # An estimate is of interest to the precision of its error.
     known = [s if s > 0 else b for b, s in zip(estimates, errors, strict=True)]
-    spec = _spec(known, [*estimates, *errors])
+    spec = format_spec(known, [*estimates, *errors])
     columns = [
-        _Column("", [_printable(row.name) for row in rows], "name"),
-        _Column("Estimate", [_number(value, spec) for value in estimates], "right"),
-        _Column("Std. Error", [_number(value, spec) for value in errors], "right"),
-        _Column("df", [_number(row.df, ".1f") for row in rows], "right"),
-        _Column("t value", _numbers([row.t for row in rows], most_decimals=3), "right"),
-        _Column("Pr(>|t|)", [_p_value(row.p) for row in rows], "right"),
+        TextColumn("", [printable(row.name) for row in rows], "name"),
+        TextColumn("Estimate", [number_text(value, spec) for value in estimates], "right"),
+        TextColumn("Std. Error", [number_text(value, spec) for value in errors], "right"),
+        TextColumn("df", [number_text(row.df, ".1f") for row in rows], "right"),
+        TextColumn("t value", number_texts([row.t for row in rows], most_decimals=3), "right"),
+        TextColumn("Pr(>|t|)", [p_value_text(row.p) for row in rows], "right"),
     ]
     return columns[:3] + [column for column in columns[3:] if any(column.cells)]
 
@@ -506,172 +508,9 @@ def _fixed_columns(rows: Sequence[FixedRow]) -> list[_Column]:
 def _fixed_lines(rows: Sequence[FixedRow], max_rows: int | None) -> list[str]:
     n_left_out = 0 if max_rows is None else len(rows) - max(max_rows, 0)
     if n_left_out <= 0:
-        return _grid(_fixed_columns(rows))
+        return grid(_fixed_columns(rows))
     first = (len(rows) - n_left_out + 1) // 2
-    lines = _grid(_fixed_columns([*rows[:first], *rows[first + n_left_out :]]))
+    lines = grid(_fixed_columns([*rows[:first], *rows[first + n_left_out :]]))
     coefficients = "coefficient" if n_left_out == 1 else "coefficients"
     lines.insert(1 + first, f"... {n_left_out} {coefficients} left out ...")
     return lines
-
-
-def _numbers(values: Sequence[float], most_decimals: int = FIXED_WIDTH) -> list[str]:
-    spec = _spec(values, values, most_decimals)
-    return [_number(value, spec) for value in values]
-
-
-def _spec(
-    scales: Iterable[float], values: Iterable[float], most_decimals: int = FIXED_WIDTH
-) -> str:
-    """Format that the numbers of a column share, so that their decimal points are aligned.
-
-    As in R as many decimals as give the smallest number its significant digits; the scientific
-    notation where that is much wider, or wider and no number reaches one.
-
-    Parameters
-    ----------
-    scales : iterable of float
-        Numbers whose precision counts; zeros and what is not finite do not.
-    values : iterable of float
-        Numbers to be shown.
-    most_decimals : int, default=12
-        Largest number of decimals.
-
-    Returns
-    -------
-    str
-        Format specification.
-    """
-    sizes = _exponents(scales)
-    if not sizes:
-        return ".0f"
-    decimals = min(max(0, DIGITS - 1 - min(sizes)), most_decimals)
-    largest = max(_exponents(values))
-    fixed_width = 1 + max(largest, 0) + decimals + (decimals > 0)
-    scientific = f".{DIGITS - 1}e"
-    limit = FIXED_WIDTH if largest >= 0 else len(format(1.0, scientific))
-    return f".{decimals}f" if fixed_width <= limit else scientific
-
-
-def _exponents(values: Iterable[float]) -> list[int]:
-    """Powers of ten of numbers rounded to the digits shown; none of zero and what is not finite."""
-    return [
-        int(f"{value:.{DIGITS - 1}e}".partition("e")[2])
-        for value in values
-        if value and math.isfinite(value)
-    ]
-
-
-def _number(value: float, spec: str) -> str:
-    """A number as R prints it, an empty cell for NaN."""
-    if math.isnan(value):
-        return ""
-    if math.isinf(value):
-        return "Inf" if value > 0 else "-Inf"
-    text = format(value, spec)
-    return text if float(text) else text.removeprefix("-")
-
-
-def _p_value(p: float) -> str:
-    if p < P_EPSILON:
-        return "<2e-16"
-    return _number(p, ".2e" if p < 1e-4 else ".4f")
-
-
-def _count(n_rows: float) -> str:
-    return f"{n_rows:.12g}"
-
-
-def _root(variance: float) -> float:
-    return math.sqrt(variance) if variance >= 0 else math.nan
-
-
-def _printable(name: str) -> str:
-    """A name on one line: what moves the cursor is written as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-
-
-def _width(text: str) -> int:
-    """Columns that a terminal gives a text."""
-    return sum(0 if combining(c) else 1 + (east_asian_width(c) in "WF") for c in text)
-
-
-def _padded(text: str, width: int, side: str) -> str:
-    space = " " * (width - _width(text))
-    return space + text if side == "right" else text + space
-
-
-def _grid(columns: Sequence[_Column], indent: str = "") -> list[str]:
-    """Lines of a table, the titles first."""
-    padded = []
-    for column in columns:
-        cells = list(column.cells)
-        if column.kind == "left":
-            widest = max(map(_width, cells))
-            cells = [_padded(cell, widest, "right") for cell in cells]
-        width = max(map(_width, [column.title, *cells]))
-        padded.append([_padded(cell, width, column.kind) for cell in [column.title, *cells]])
-    return [(indent + " ".join(row)).rstrip() for row in zip(*padded, strict=True)]
-
-
-def _wrapped(start: str, items: Sequence[str]) -> list[str]:
-    """Lines of a list after its start, broken between items; none without items."""
-    lines = [start + item for item in items[:1]]
-    for item in items[1:]:
-        if _width(f"{lines[-1]}; {item};") <= LINE_WIDTH:
-            lines[-1] += f"; {item}"
-        else:
-            lines[-1] += ";"
-            lines.append(f"  {item}")
-    return lines
-
-
-def _html_facts(caption: str, facts: Mapping[str, Sequence[str]]) -> str:
-    rows = [
-        _html_row(f'<th scope="row">{escape(label)}</th>', f"<td>{escape('; '.join(items))}</td>")
-        for label, items in facts.items()
-        if any(items)
-    ]
-    return _html_element(
-        "table", f"<caption>{escape(caption)}</caption>", _html_element("tbody", *rows)
-    )
-
-
-def _html_table(caption: str, columns: Sequence[_Column]) -> str:
-    rows = [
-        _html_row(*(_html_cell(cell, column) for cell, column in zip(row, columns, strict=True)))
-        for row in zip(*(column.cells for column in columns), strict=True)
-    ]
-    return _html_element(
-        "table",
-        f"<caption>{escape(caption)}</caption>",
-        _html_element("thead", _html_row(*_html_titles(columns))),
-        _html_element("tbody", *rows),
-    )
-
-
-def _html_titles(columns: Sequence[_Column]) -> list[str]:
-    """Heads of the columns; one reaches over numbers without a title that follow."""
-    heads = []
-    for i, column in enumerate(columns):
-        if column.kind == "name":
-            heads.append(f'<th scope="col">{escape(column.title or "Coefficient")}</th>')
-        elif column.title:
-            rest = [other.title for other in columns[i + 1 :]]
-            span = 1 + next((j for j, title in enumerate(rest) if title), len(rest))
-            wide = f' colspan="{span}"' if span > 1 else ""
-            heads.append(f'<th class="number" scope="col"{wide}>{escape(column.title)}</th>')
-    return heads
-
-
-def _html_cell(cell: str, column: _Column) -> str:
-    if column.kind != "name":
-        return f'<td class="number">{escape(cell)}</td>'
-    return f'<th scope="row">{escape(cell)}</th>' if cell else "<td></td>"
-
-
-def _html_row(*cells: str) -> str:
-    return f"<tr>{''.join(cells)}</tr>"
-
-
-def _html_element(tag: str, *lines: str) -> str:
-    return "\n".join([f"<{tag}>", *lines, f"</{tag}>"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .solution import VANISHED, Array, PenalizedSolution, principal_directions
+from .._arrays import Array
+from .solution import PenalizedSolution
 
 
 def deviance(
@@ -71,39 +72,3 @@ def deviance_change(before: PenalizedSolution, after: PenalizedSolution, *, dof:
         move = R / new.sigma2 - S / old.sigma2
         change += 0.5 * float(np.sum(move * (old.sigma2 * G + new.sigma2 * F)))
     return change
-
-
-def steepest_release(
-    Sigma: Array, N: Array, gradient: Array, *, diagonal: bool, below: float = VANISHED
-) -> tuple[float, Array]:
-    """Test of the Karush-Kuhn-Tucker condition where a covariance is zero, or as good as zero.
-
-    A covariance may stay at zero in some directions only if the gradient ``N - vv'`` is positive
-    semi-definite on them; otherwise the deviance falls along the direction returned.
-    Equation (10) of docs/theory.md.
-
-    Parameters
-    ----------
-    Sigma, N, gradient : ndarray of shape (s, s)
-        A covariance, the trace part of the deviance's gradient there, and the gradient.
-    diagonal : bool
-        Whether only the coordinate directions are free.
-    below : float
-        Effective parameters below which a direction is as good as zero.
-
-    Returns
-    -------
-    slope : float
-        Least eigenvalue of the gradient on those directions; ``inf`` where there are none.
-    direction : ndarray of shape (s,)
-        Its eigenvector.
-    """
-    _, vectors, gamma = principal_directions(Sigma, N, diagonal=diagonal)
-    basis = vectors[:, gamma < below]
-    if basis.shape[1] == 0:
-        return np.inf, np.zeros(len(Sigma))
-    reduced = basis.T @ gradient @ basis
-    if diagonal:
-        reduced = np.diag(np.diag(reduced))
-    slopes, combinations = np.linalg.eigh(reduced)
-    return float(slopes[0]), basis @ combinations[:, 0]

@@ -23,13 +23,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg, optimize
 
+from .._arrays import Array
+from ..covariances.matrices import symmetric_units
 from ..gram.crossproducts import CrossProducts, TermGram
-from .solution import symmetric_units
-
-Array = NDArray[np.float64]
 
 UNSEEN = 1e-10  # share of a sum of squares below which it is rounding
 RANK = 1e-13  # eigenvalue of one level's Gram block, relative to the largest, that is rounding

@@ -10,21 +10,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..covariances.matrices import VANISHED
 from ..gram.crossproducts import CrossProducts
-from .criterion import deviance, deviance_change, steepest_release
-from .fixed_points import (
-    Freedom,
-    NewtonStep,
-    drop_vanished,
-    mackay_update,
-    mm_update,
-    newton_step,
-    quick_update,
-    release,
-)
-from .solution import VANISHED, PenalizedSolution, Variances
-
-Solve = Callable[[Variances], PenalizedSolution]
+from .boundary import drop_vanished, release, steepest_release
+from .criterion import deviance, deviance_change
+from .fixed_points import mackay_update, mm_update, quick_update
+from .freedom import Freedom
+from .newton import NewtonStep, newton_step
+from .solution import PenalizedSolution, Solve, Variances
 
 ZERO_RESIDUAL = 1e-12  # share of y'Wy below which a residual is rounding of the Gram blocks
 HELD_RESIDUAL = 1e-8  # share of y'Wy that stands for a residual of zero; rounding stays small in it

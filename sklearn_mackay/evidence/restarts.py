@@ -11,9 +11,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .._arrays import Array
+from ..covariances.matrices import principal_variances
 from ..gram.crossproducts import CrossProducts, TermGram
-from .fixed_points import Freedom
-from .solution import Array, Variances, principal_variances
+from .freedom import Freedom
+from .solution import Variances
 
 MOST_LEVELS = 100  # beyond which levels that say little say enough together
 MOST_ENTRIES = 2**15  # of Gram blocks that are solved in about a millisecond

@@ -8,9 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .._arrays import Array
 from .crossproducts import CrossGram, CrossProducts
-
-Array = NDArray[np.float64]
 
 
 class Layout(NamedTuple):

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
-from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
 
-from ..evidence.fixed_points import matrix_root
-from ..evidence.loop import Fit, Solve, estimate_variances
+from .._arrays import Array
+from ..covariances.matrices import matrix_root
+from ..evidence.loop import Fit, estimate_variances
+from ..evidence.solution import Solve
 from ..gram.crossproducts import CrossProducts
 from ..gram.layout import gram_matrix
 from ..model.fitted import FittedModel
+from .coefficients import FixedEffects
+from .curvature import fixed_cov_at
+from .parameters import Parameter, parameter_value
+from .quantiles import normal_quantile
 
-Array = NDArray[np.float64]
 Prepare = Callable[[CrossProducts], Solve]
 
 LARGEST_GRAM = 3000  # order of a dense matrix whose eigendecomposition takes seconds
@@ -140,3 +146,132 @@ def _refit(
         max_iter=MAX_ITER,
         tol=tol,
     )
+
+
+TIED = 1e-9  # relative difference of a refit from the estimate that is rounding
+
+
+class Resamples(NamedTuple):
+    """Parameters of refits, one row each: values of variance parameters, t values of coefficients.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n_resamples, m)
+        NaN where a refit has none: a correlation beside a standard deviation of zero.
+    estimates, std : ndarray of shape (m,)
+        Of the fit that was simulated; `std` is NaN but for coefficients.
+    """
+
+    values: Array
+    estimates: Array
+    std: Array
+
+
+def resample(
+    model: FittedModel,
+    refits: Iterable[Fit],
+    parameters: Sequence[Parameter | int],
+    tests: FixedEffects,
+) -> Resamples:
+    """Collect parameters from refits to simulated cross-products with fixed effects of zero.
+
+    Parameters
+    ----------
+    model : FittedModel
+        The fit that was simulated, in the unit in which the parameters are wanted.
+    refits : iterable of Fit
+        Fits to the draws.
+    parameters : sequence of Parameter or int
+        Variance parameters, and positions of coefficients.
+    tests : FixedEffects
+        Of all coefficients of the fit, in the same unit.
+
+    Returns
+    -------
+    Resamples
+    """
+    values = [_refitted(model, fit, parameters) for fit in refits]
+    estimates = [
+        tests.estimate[p] if isinstance(p, int) else parameter_value(model, p, model.variances)
+        for p in parameters
+    ]
+    std = [tests.std_error[p] if isinstance(p, int) else np.nan for p in parameters]
+    return Resamples(np.array(values), np.array(estimates), np.array(std))
+
+
+def _refitted(model: FittedModel, fit: Fit, parameters: Sequence[Parameter | int]) -> list[float]:
+    """Variance parameters of a refit, and t values of its coefficients, whose truth is zero."""
+    if not fit.solution.finite:
+        return [np.nan] * len(parameters)
+    beta = model.fixed.to_coefficients @ fit.solution.beta * model.y_scale
+    std = np.sqrt(np.diag(fixed_cov_at(model, fit.solution)))
+    return [
+        float(beta[p] / std[p])
+        if isinstance(p, int)
+        else parameter_value(model, p, fit.solution.variances)
+        for p in parameters
+    ]
+
+
+def bootstrap_interval(
+    parameter: Parameter | int, values: Array, estimate: float, std: float, level: float
+) -> tuple[float, float]:
+    """Interval from the refits that have a value: studentised, or corrected for bias and skewness.
+
+    Equation (23) of docs/theory.md. NaN where fewer than two refits have a value.
+
+    Parameters
+    ----------
+    parameter : Parameter or int
+        A variance parameter, or a coefficient's position.
+    values : ndarray of shape (n_resamples,)
+        Of the refits, a coefficient's in units of its standard error.
+    estimate, std : float
+        Of the fit.
+    level : float
+        Probability.
+
+    Returns
+    -------
+    tuple of float
+
+    References
+    ----------
+    Efron (1987), "Better bootstrap confidence intervals", Journal of the American Statistical
+    Association 82(397).
+    """
+    values = values[~np.isnan(values)]
+    if len(values) < 2:
+        return np.nan, np.nan
+    if isinstance(parameter, int):
+        # The draws are symmetric about zero.
+        width = float(np.quantile(np.abs(values), level) * std)
+        return float(estimate - width), float(estimate + width)
+    is_correlation = len(parameter.coefficients) == 2
+    acceleration = 0.0 if is_correlation else _skewness(values**2) / 6.0
+    z = _bias(values, estimate) + normal_quantile(level) * np.array([-1.0, 1.0])
+    bend = 1.0 - acceleration * z
+    corrected = np.where(bend > 0.0, z / np.where(bend > 0.0, bend, 1.0), np.inf)
+    lower, upper = np.quantile(values, ndtr(_bias(values, estimate) + corrected))
+    return float(lower), float(upper)
+
+
+def _bias(values: Array, estimate: float) -> float:
+    """Normal quantile of the estimate among its refits; zero where it is their median."""
+    if np.isnan(estimate):
+        return 0.0
+    tie = TIED * np.max(np.abs(values))
+    below, up_to = np.mean(values < estimate - tie), np.mean(values <= estimate + tie)
+    # Of an estimate at a boundary, where many refits are too, the quantile closest to the median.
+    share = np.clip(0.5, below, up_to)
+    return float(ndtri(np.clip(share, 0.5 / len(values), 1.0 - 0.5 / len(values))))
+
+
+def _skewness(values: Array) -> float:
+    """Third standardised moment; zero where the values are equal."""
+    centered = values - np.mean(values)
+    largest = np.max(np.abs(centered))
+    if not largest > 0.0:
+        return 0.0
+    centered = centered / largest
+    return float(np.mean(centered**3) / np.mean(centered**2) ** 1.5)

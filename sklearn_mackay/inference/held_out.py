@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse
 
-from ..design.terms import to_dense
+from .._arrays import Array, to_dense
 from ..frames.making import Backend, make_frame
 from ..model.fitted import FittedModel, Rows
 
-Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 UNDETERMINED = 1e-10  # of 1 - h: what is left when the row alone determines an effect

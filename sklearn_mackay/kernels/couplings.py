@@ -10,10 +10,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from scipy import sparse
 
+from .._arrays import Array
 from ..gram.crossproducts import CrossGram, CrossProducts
 from ..gram.layout import Layout, flat_rows, oriented, parents_and_links, with_columns_of
-
-Array = NDArray[np.float64]
 
 
 class Crossing(NamedTuple):

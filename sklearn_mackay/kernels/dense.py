@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
-from ..evidence.solution import PenalizedSolution, Variances, symmetric_units
+from .._arrays import Array
+from ..covariances.matrices import covariance_factor, symmetric_units
+from ..evidence.solution import PenalizedSolution, Variances
 from ..gram.crossproducts import CrossProducts
 from ..gram.layout import gram_matrix
-from .lapack import covariance_factor, factor_with_lapack
-
-Array = NDArray[np.float64]
+from .lapack import factor_with_lapack
 
 
 def prepare(

@@ -25,13 +25,13 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
-from ..evidence.solution import PenalizedSolution, Variances, n_units
+from ..covariances.matrices import covariance_factor, n_units
+from ..evidence.solution import PenalizedSolution, Variances
 from ..gram.crossproducts import CrossProducts
 from ..gram.layout import Layout, choose_layout
 from . import one_factor
-from .lapack import covariance_factor, reordered
+from .lapack import reordered
 from .linalg import (
     Factor,
     block_quadratic,
@@ -43,8 +43,6 @@ from .linalg import (
     to_rows,
 )
 from .tensors import ChainBlocks, Raw, System, shapes, to_tensors
-
-Array = NDArray[np.float64]
 
 
 def prepare(

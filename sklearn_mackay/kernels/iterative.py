@@ -26,18 +26,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 from scipy import linalg
 
-from ..evidence.solution import PenalizedSolution, Variances, symmetric_units
+from .._arrays import Array
+from ..covariances.matrices import covariance_factor, symmetric_units
+from ..evidence.solution import PenalizedSolution, Variances
 from ..gram.crossproducts import CrossProducts, TermGram
 from ..gram.layout import Layout
 from .couplings import System, build_system
 from .krylov import Continued, conjugate_gradients, log_quadrature
-from .lapack import covariance_factor, reordered
+from .lapack import reordered
 from .schur import Diagonal, Schur, block_diagonal, eliminate, gram_times, joined, spherical
-
-Array = NDArray[np.float64]
 
 LOOSEST = 1e-2  # relative residual of the first solve
 TIGHTEST = 1e-9

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 from scipy import linalg
 
-Array = NDArray[np.float64]
+from .._arrays import Array
 
 MAX_PRODUCTS = 2000
 

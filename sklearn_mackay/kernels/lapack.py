@@ -8,23 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
-from ..evidence.solution import RANK_TOLERANCE
-
-Array = NDArray[np.float64]
-
-ZERO_INFORMATION = 1e-18  # a standard deviation whose share of the data rounds away
-
-
-def covariance_factor(Sigma: Array, own: Array) -> tuple[Array, Array]:
-    """``sd, vectors`` with ``T = vectors * sd``, ``TT' = Sigma``, null directions almost null.
-
-    A direction of no variance still has a gradient, which decides whether it may stay at zero;
-    columns of ``T`` that are tiny instead of zero let it be divided out exactly.
-    """
-    eigenvalues, vectors = np.linalg.eigh(Sigma)
-    null = eigenvalues <= RANK_TOLERANCE * eigenvalues[-1]
-    floor = np.sqrt(ZERO_INFORMATION / max(float(np.max(np.trace(own))), 1.0))
-    return np.where(null, floor, np.sqrt(np.where(null, 0.0, eigenvalues))), vectors
+from .._arrays import Array
 
 
 def reordered(matrix: Array, sizes: list[int], at: NDArray[np.intp]) -> Array:

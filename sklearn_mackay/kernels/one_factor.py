@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..evidence.solution import symmetric_units
+from ..covariances.matrices import symmetric_units
 from ..gram.crossproducts import CrossProducts
 from .linalg import factor_corner, inverse_and_log_det, matmul
 from .tensors import Raw

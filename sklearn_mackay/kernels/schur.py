@@ -12,14 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
+from .._arrays import Array, Index
 from .couplings import Crossing, EliminatedTerm, System
 from .krylov import Continued
 from .linalg import inverse_and_log_det, matmul, matmul_transposed, segment_sum
-
-Array = NDArray[np.float64]
-Index = NDArray[np.int32]
 
 CHUNK_PAIRS = 2**18  # pairs of levels gathered at once: 2 MiB a coefficient stays in cache
 

@@ -8,12 +8,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from ..evidence.solution import symmetric_units
+from .._arrays import Array
+from ..covariances.matrices import symmetric_units
 from ..gram.crossproducts import CrossProducts
 from ..gram.layout import Layout, gram_matrix, oriented, parents_and_links, with_columns_of
 from .linalg import Pattern
-
-Array = NDArray[np.float64]
 
 CHUNK_ENTRIES = 2**23  # entries of a dense intermediate product: 64 MiB
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..design.components import RESIDUAL
 from ..frames.grouping import PADDED_TEXT, Grouping, in_utc, is_utc, learn_grouping, without_zone
+from ..frames.options import RESIDUAL
 from ..frames.roles import ColumnRoles, FactorColumns
 
 FORMAT = "sklearn_mackay.MacKayMixedRegressor"

@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse
 
+from .._arrays import Array
+from ..covariances.matrices import matrix_root
 from ..design.components import AnyComponent, BlockComponent, Component
 from ..design.fixed import FixedPart
 from ..design.terms import level_columns
-from ..evidence.fixed_points import Freedom, matrix_root
+from ..evidence.freedom import Freedom
 from ..evidence.solution import Variances
 from ..gram.crossproducts import CrossProducts
 from .posterior import Posterior, factorise
-
-Array = NDArray[np.float64]
 
 
 class LevelRows(NamedTuple):
@@ -326,3 +326,12 @@ def _factor_rows(
 def _internal_columns(component: Component, columns: Array) -> Array:
     """What multiplies the term's coefficients where `columns` multiply the user's."""
     return np.asarray(component.transform.T @ columns)
+
+
+def in_unit_of_y(model: FittedModel) -> FittedModel:
+    """The same fit with its internal unit of y as the user's.
+
+    What is a square of a variance leaves the range of floating point numbers long before the
+    variances do.
+    """
+    return replace(model, y_scale=1.0, sigma2_scale=model.sigma2_scale / model.y_scale**2)

@@ -7,14 +7,12 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
+from .._arrays import Array
+from ..covariances.matrices import n_units
 from ..design.components import AnyComponent, BlockComponent
 from ..evidence.identification import Identification
-from ..evidence.solution import n_units
-
-Array = NDArray[np.float64]
 
 NEGLIGIBLE = 1e-9  # weight in a combination, relative to the largest, that is rounding
 

@@ -24,14 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse
 
+from .._arrays import BLOCK_ENTRIES, Array, row_blocks, to_dense
 from .._machine import require_memory
-from ..design.terms import BLOCK_ENTRIES, row_blocks, to_dense
-from ..evidence.fixed_points import matrix_root
+from ..covariances.matrices import matrix_root
 from ..evidence.solution import Variances
 from ..gram.crossproducts import CrossProducts, TermGram
 from ..gram.layout import choose_layout, oriented
-
-Array = NDArray[np.float64]
 
 KEPT_ENTRIES = 2**24  # of the loadings times the corner's inverse: 128 MiB
 

@@ -1,0 +1,1 @@
+"""Small covariance matrices."""
