@@ -38,7 +38,7 @@ from .display.fit_tables import (
 )
 from .display.progress import progress
 from .display.summary import Summary, summarise
-from .evidence.loop import Fit
+from .evidence.loop import Optimum
 from .evidence.solution import Engine
 from .frames.grouping import (
     Grouping,
@@ -1398,7 +1398,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self,
         chosen: Mapping[str, Parameter | int],
         model: FittedModel,
-        refits: Iterable[Fit],
+        refits: Iterable[Optimum],
         level: float,
     ) -> dict[str, Interval]:
         drawn = resample(model, refits, list(chosen.values()), self._untested())

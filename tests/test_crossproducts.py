@@ -33,8 +33,8 @@ def assembled(crossproducts: CrossProducts) -> np.ndarray:
     terms = crossproducts.terms
     sizes = [term.n_coefficients * term.n_levels for term in terms]
     start = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
-    gram = np.zeros((start[-1] + len(crossproducts.fixed),) * 2)
-    gram[start[-1] :, start[-1] :] = crossproducts.fixed
+    gram = np.zeros((start[-1] + len(crossproducts.FWF),) * 2)
+    gram[start[-1] :, start[-1] :] = crossproducts.FWF
 
     def place(k, level):
         s = terms[k].n_coefficients
@@ -43,8 +43,8 @@ def assembled(crossproducts: CrossProducts) -> np.ndarray:
     for k, term in enumerate(terms):
         for level in range(term.n_levels):
             gram[place(k, level), place(k, level)] = term.own[:, :, level]
-            gram[place(k, level), start[-1] :] = term.fixed[:, :, level]
-            gram[start[-1] :, place(k, level)] = term.fixed[:, :, level].T
+            gram[place(k, level), start[-1] :] = term.ZWF[:, :, level]
+            gram[start[-1] :, place(k, level)] = term.ZWF[:, :, level].T
     for (k, l), table in crossproducts.tables.items():
         for i, (row, column) in enumerate(zip(table.row_levels, table.column_levels, strict=True)):
             gram[place(k, row), place(l, column)] = table.blocks[:, :, i]
@@ -137,7 +137,7 @@ def test_sparse_X_equals_dense(rng, structure):
             n=40,
             sum_log_weights=0.0,
         )
-        assert isinstance(built.fixed, np.ndarray)
+        assert isinstance(built.FWF, np.ndarray)
         assert_close(assembled(built), assembled(dense))
 
 

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from sklearn_mackay.covariances.matrices import matrix_root, null_directions
 from sklearn_mackay.design.terms import Term
 from sklearn_mackay.evidence.freedom import Freedom
-from sklearn_mackay.evidence.loop import Fit, estimate_variances, relative_change
+from sklearn_mackay.evidence.loop import Optimum, estimate_variances, relative_change
 from sklearn_mackay.evidence.solution import Variances
 
 TOL = 1e-7  # the estimator's default, in units of the deviance
@@ -71,7 +71,7 @@ def estimate(
     max_iter=500,
     tol=TOL,
     report=lambda iteration: None,
-) -> Fit:
+) -> Optimum:
     reml = method != "ml"
     return estimate_variances(
         dense_solver(problem, reml=reml),
@@ -85,7 +85,7 @@ def estimate(
     )
 
 
-def interior_gradient(fit: Fit, freedom: Freedom) -> float:
+def interior_gradient(fit: Optimum, freedom: Freedom) -> float:
     """Largest derivative in log variances, and in directions that rotate a covariance."""
     solution = fit.solution
     parts = [abs(freedom.dof - solution.yPy)]  # of a common factor of all variances
@@ -100,7 +100,7 @@ def interior_gradient(fit: Fit, freedom: Freedom) -> float:
     return float(max(parts))
 
 
-def least_slope(fit: Fit, freedom: Freedom) -> float:
+def least_slope(fit: Optimum, freedom: Freedom) -> float:
     """Least eigenvalue of the gradient relative to N; not negative at a boundary optimum."""
     slopes = []
     for G, N, diagonal in zip(fit.solution.gradient, fit.solution.N, freedom.diagonal, strict=True):
@@ -112,7 +112,7 @@ def least_slope(fit: Fit, freedom: Freedom) -> float:
     return float(min(slopes))
 
 
-def is_singular(fit: Fit) -> bool:
+def is_singular(fit: Optimum) -> bool:
     return any(null_directions(Sigma).shape[1] > 0 for Sigma in fit.solution.variances.Sigma)
 
 
@@ -600,7 +600,7 @@ def test_an_engine_that_fails_on_the_way_is_survived(rng):
     assert_allclose(fit.deviance, estimate(problem).deviance, rtol=0, atol=WORSE)
 
 
-def estimate_with_failing_engine(problem: Problem, n_solved: int, *, method: str) -> Fit:
+def estimate_with_failing_engine(problem: Problem, n_solved: int, *, method: str) -> Optimum:
     """The loop with an engine that solves so many times, and then never."""
     solve, calls = dense_solver(problem, reml=method != "ml"), []
 

@@ -408,10 +408,10 @@ def broken(crossproducts, where):
     first, *others = crossproducts.terms
     *between, last = crossproducts.terms
     return {
-        "fixed part": replace(crossproducts, fixed=-crossproducts.fixed),
+        "fixed part": replace(crossproducts, FWF=-crossproducts.FWF),
         "first term": replace(crossproducts, terms=(replace(first, own=-99 * first.own), *others)),
         "last term": replace(crossproducts, terms=(*between, replace(last, own=-99 * last.own))),
-        "NaN response": replace(crossproducts, fixed=crossproducts.fixed * np.nan),
+        "NaN response": replace(crossproducts, FWF=crossproducts.FWF * np.nan),
         "NaN term": replace(crossproducts, terms=(replace(first, own=first.own * np.nan), *others)),
     }[where]
 

@@ -34,9 +34,9 @@ def one_thread():
 
 
 def arrays(crossproducts):
-    by_term = [array for term in crossproducts.terms for array in (term.own, term.fixed)]
+    by_term = [array for term in crossproducts.terms for array in (term.own, term.ZWF)]
     by_pair = [table.blocks for table in crossproducts.tables.values()]
-    return [crossproducts.fixed, crossproducts.penalty, *by_term, *by_pair]
+    return [crossproducts.FWF, crossproducts.penalty, *by_term, *by_pair]
 
 
 @by_engine
@@ -58,10 +58,10 @@ def test_cross_products_stay_as_they_are(rng, name, prepare):
 def test_a_response_that_is_not_finite_is_reported(rng, name, bad, prepare):
     problem = random_problem(rng, **STRUCTURES[name])
     crossproducts = problem.crossproducts()
-    fixed = crossproducts.fixed.copy()
+    fixed = crossproducts.FWF.copy()
     fixed[-1, -1] = bad
     # The determinant knows nothing of y.
-    solution = prepare(replace(crossproducts, fixed=fixed), reml=True)(problem.variances)
+    solution = prepare(replace(crossproducts, FWF=fixed), reml=True)(problem.variances)
     assert np.isfinite(solution.log_det)
     assert not solution.finite
 

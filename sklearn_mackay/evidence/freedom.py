@@ -33,6 +33,6 @@ class Freedom:
     directions: tuple[Array, ...]
 
     @property
-    def scale(self) -> bool:
+    def is_rescalable(self) -> bool:
         """Whether all variances may be multiplied by a common factor."""
         return self.residual and all(self.terms)

@@ -106,7 +106,7 @@ def identify(
     unpenalized = slice(p - crossproducts.n_unpenalized, p)
     # Of a fixed part that fits every row there is nothing to say.
     is_integrated = reml and crossproducts.n > crossproducts.n_unpenalized
-    inverse = linalg.pinvh(crossproducts.fixed[unpenalized, unpenalized])
+    inverse = linalg.pinvh(crossproducts.FWF[unpenalized, unpenalized])
     bases, unseen, taken_up = [], [], []
     for term, transform, is_free in zip(terms, transforms, free, strict=True):
         s = term.n_coefficients
@@ -118,7 +118,7 @@ def identify(
             basis = linalg.null_space(not_seen.T)
         taken = nothing
         if is_free and is_integrated:
-            taken = _taken_up(term, basis, term.fixed[:, unpenalized], inverse)
+            taken = _taken_up(term, basis, term.ZWF[:, unpenalized], inverse)
         if taken.size:
             basis = _beside(basis, taken, transform, diagonal=term.diagonal)
         bases.append(basis)

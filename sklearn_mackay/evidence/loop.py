@@ -59,7 +59,7 @@ class Iteration:
 
 
 @dataclass(frozen=True)
-class Fit:
+class Optimum:
     """Result of the loop.
 
     Attributes
@@ -131,7 +131,7 @@ class _Walk:
 
     @property
     def yWy(self) -> float:
-        return float(self.crossproducts.fixed[-1, -1])
+        return float(self.crossproducts.FWF[-1, -1])
 
     @property
     def zero_residual(self) -> bool:
@@ -166,7 +166,7 @@ def estimate_variances(
     max_iter: int,
     tol: float,
     report: Callable[[Iteration], None] = lambda iteration: None,
-) -> Fit:
+) -> Optimum:
     """Find the variances that a method asks for.
 
     Parameters
@@ -191,13 +191,13 @@ def estimate_variances(
 
     Returns
     -------
-    Fit
+    Optimum
     """
     walk = _Walk(
         solve=solve,
         crossproducts=crossproducts,
         freedom=freedom,
-        rescale=freedom.scale and (method in ("reml", "ml") or not freedom.terms),
+        rescale=freedom.is_rescalable and (method in ("reml", "ml") or not freedom.terms),
         report=report,
         solution=None,  # type: ignore[arg-type]
         deviance=np.inf,
@@ -212,7 +212,7 @@ def estimate_variances(
         walk.rescale = False
         walk.move("zero", *walk.look(walk.at_negligible_residual), np.inf)
         converged = _iterate(walk, method, max_iter, max(tol, walk.rounding))
-    return Fit(
+    return Optimum(
         solution=walk.solution,
         deviance=walk.deviance,
         converged=converged and walk.solution.solved,

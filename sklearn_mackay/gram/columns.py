@@ -21,8 +21,8 @@ def hold_combination(crossproducts: CrossProducts, direction: Array, value: floa
     move[:r, :-1] = linalg.null_space(direction[None])
     move[:, -1] = np.append(-direction * value / (direction @ direction), 1.0)
     terms = tuple(
-        replace(term, fixed=np.ascontiguousarray(np.einsum("apl,pr->arl", term.fixed, move)))
+        replace(term, ZWF=np.ascontiguousarray(np.einsum("apl,pr->arl", term.ZWF, move)))
         for term in crossproducts.terms
     )
-    fixed = move.T @ crossproducts.fixed @ move
-    return replace(crossproducts, terms=terms, fixed=fixed, penalty=crossproducts.penalty[:-1])
+    FWF = move.T @ crossproducts.FWF @ move
+    return replace(crossproducts, terms=terms, FWF=FWF, penalty=crossproducts.penalty[:-1])

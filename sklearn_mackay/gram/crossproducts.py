@@ -25,8 +25,8 @@ class TermGram:
     ----------
     own : ndarray of shape (s, s, L)
         Blocks of ``Z_k'WZ_k``.
-    fixed : ndarray of shape (s, p + t, L)
-        ``Z_k'W[X y]``.
+    ZWF : ndarray of shape (s, p + t, L)
+        ``Z_k'WF`` with ``F = [X y]``.
     diagonal : bool
         Whether the covariance of the term is restricted to its diagonal.
     axes : ndarray of shape (c, L) or None
@@ -38,7 +38,7 @@ class TermGram:
     """
 
     own: Array
-    fixed: Array
+    ZWF: Array
     diagonal: bool
     axes: Array | None = None
     columns: Any = None
@@ -102,8 +102,8 @@ class CrossProducts:
     cross : dict of int to dict of int to CrossGram
         ``cross[k][l]`` of terms ``k < l``; not of two large blocks. Formats that are safer than
         pickle write keys that are numbers, and no pairs of them.
-    fixed : ndarray of shape (p + t, p + t)
-        ``[X y]'W[X y]``, penalised columns of X first.
+    FWF : ndarray of shape (p + t, p + t)
+        ``F'WF`` with ``F = [X y]``, penalised columns of X first.
     penalty : ndarray of shape (p,)
         Ridge penalty of each column, relative to sigma2; positive ones first, then zeros.
     n : float
@@ -114,7 +114,7 @@ class CrossProducts:
 
     terms: tuple[TermGram, ...]
     cross: dict[int, dict[int, CrossGram]]
-    fixed: Array
+    FWF: Array
     penalty: Array
     n: float
     sum_log_weights: float
@@ -133,7 +133,7 @@ class CrossProducts:
     @property
     def n_entries(self) -> int:
         """Numbers stored, a measure of memory."""
-        terms = sum(term.own.size + term.fixed.size for term in self.terms)
+        terms = sum(term.own.size + term.ZWF.size for term in self.terms)
         return terms + sum(2 * table.blocks.size for table in self.tables.values())
 
     @property
@@ -144,15 +144,15 @@ class CrossProducts:
     def without_fixed(self) -> CrossProducts:
         """The blocks of the model without a fixed part."""
         p = len(self.penalty)
-        terms = tuple(replace(term, fixed=term.fixed[:, p:]) for term in self.terms)
-        fixed, penalty = self.fixed[p:, p:], self.penalty[:0]
-        return replace(self, terms=terms, fixed=fixed, penalty=penalty)
+        terms = tuple(replace(term, ZWF=term.ZWF[:, p:]) for term in self.terms)
+        FWF, penalty = self.FWF[p:, p:], self.penalty[:0]
+        return replace(self, terms=terms, FWF=FWF, penalty=penalty)
 
     def for_output(self, output: int) -> CrossProducts:
         """The blocks of one of several responses, which engines and the loop work on."""
         p = len(self.penalty)
-        if len(self.fixed) == p + 1:
+        if len(self.FWF) == p + 1:
             return self
         kept = [*range(p), p + output]
-        terms = tuple(replace(term, fixed=term.fixed[:, kept]) for term in self.terms)
-        return replace(self, terms=terms, fixed=self.fixed[np.ix_(kept, kept)])
+        terms = tuple(replace(term, ZWF=term.ZWF[:, kept]) for term in self.terms)
+        return replace(self, terms=terms, FWF=self.FWF[np.ix_(kept, kept)])

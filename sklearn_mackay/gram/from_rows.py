@@ -73,7 +73,7 @@ def build_crossproducts(
         CrossProducts(
             terms=tuple(grams),
             cross=cross,
-            fixed=dense,
+            FWF=dense,
             penalty=penalty,
             n=n,
             sum_log_weights=sum_log_weights,
@@ -118,7 +118,7 @@ def _separate_blocks(products: CrossProducts, blocks: Sequence[Block]) -> CrossP
     axes, own, start = [], [], 0
     for block in blocks:
         place = slice(start, start + block.n_products)
-        gram = products.fixed[place, place]
+        gram = products.FWF[place, place]
         if block.principal is None:
             values, vectors = principal_axes(gram)
         else:
@@ -126,16 +126,16 @@ def _separate_blocks(products: CrossProducts, blocks: Sequence[Block]) -> CrossP
         own.append(values)
         axes.append(vectors)
         start = place.stop
-    turn = linalg.block_diag(*axes, np.eye(len(products.fixed) - start))
-    fixed = turn.T @ products.fixed @ turn
+    turn = linalg.block_diag(*axes, np.eye(len(products.FWF) - start))
+    fixed = turn.T @ products.FWF @ turn
     on_factors = [
-        np.tensordot(term.fixed, turn, ([1], [0])).transpose(0, 2, 1) for term in products.terms
+        np.tensordot(term.ZWF, turn, ([1], [0])).transpose(0, 2, 1) for term in products.terms
     ]
     ends = np.cumsum([0, *map(len, own)])
     places = [slice(*pair) for pair in zip(ends[:-1], ends[1:], strict=True)]
     rest = slice(int(ends[-1]), None)
     factors = [
-        replace(term, fixed=np.ascontiguousarray(on_X[:, rest]))
+        replace(term, ZWF=np.ascontiguousarray(on_X[:, rest]))
         for term, on_X in zip(products.terms, on_factors, strict=True)
     ]
     block_terms = [
@@ -149,7 +149,7 @@ def _separate_blocks(products: CrossProducts, blocks: Sequence[Block]) -> CrossP
         for j in range(i + 1, len(places)):
             cross[n_factors + i][n_factors + j] = _full_table(fixed[None, None, place, places[j]])
     return replace(
-        products, terms=(*factors, *block_terms), cross=cross, fixed=fixed[rest, rest].copy()
+        products, terms=(*factors, *block_terms), cross=cross, FWF=fixed[rest, rest].copy()
     )
 
 

@@ -97,7 +97,7 @@ def with_columns_of(crossproducts: CrossProducts, others: tuple[int, ...], k: in
             table = oriented(crossproducts, k, l)
             dense[:, :, table.column_levels, table.row_levels] = table.blocks
         blocks.append(dense.reshape(term.n_coefficients, s * L, term.n_levels))
-    return np.concatenate([*blocks, term.fixed], axis=1)
+    return np.concatenate([*blocks, term.ZWF], axis=1)
 
 
 def gram_matrix(
@@ -108,16 +108,16 @@ def gram_matrix(
     The columns of a term go coefficient by coefficient, and begin at its offset.
     """
     R = int(offsets[-1])
-    gram = np.zeros((R + len(crossproducts.fixed),) * 2)
+    gram = np.zeros((R + len(crossproducts.FWF),) * 2)
     p = len(crossproducts.penalty)
-    gram[R:, R:] = crossproducts.fixed
+    gram[R:, R:] = crossproducts.FWF
     gram[R : R + p, R : R + p] += np.diag(crossproducts.penalty)
     for i, k in enumerate(rest):
         term = crossproducts.terms[k]
         s, L = term.n_coefficients, term.n_levels
         here = offsets[i] + np.arange(s)[:, None] * L + np.arange(L)  # (s, L)
         gram[here[:, None], here[None, :]] = term.own
-        fixed = flat_rows(term.fixed)
+        fixed = flat_rows(term.ZWF)
         gram[offsets[i] : offsets[i + 1], R:] = fixed
         gram[R:, offsets[i] : offsets[i + 1]] = fixed.T
         for j in range(i + 1, len(rest)):

@@ -12,7 +12,7 @@ from scipy.special import ndtr, ndtri
 
 from .._arrays import Array
 from ..covariances.matrices import matrix_root
-from ..evidence.loop import Fit, estimate_variances
+from ..evidence.loop import Optimum, estimate_variances
 from ..evidence.solution import Solve
 from ..gram.crossproducts import CrossProducts
 from ..gram.layout import gram_matrix
@@ -84,14 +84,14 @@ class Simulation:
         blocks = self._model.crossproducts
         terms = []
         for k, term in enumerate(blocks.terms):
-            fixed = term.fixed.copy()
+            ZWF = term.ZWF.copy()
             on_term = on_y[self._ends[k] : self._ends[k + 1]]
-            fixed[:, -1] = on_term.reshape(term.n_coefficients, term.n_levels)
-            terms.append(replace(term, fixed=fixed))
-        fixed = blocks.fixed.copy()
-        fixed[-1, :-1] = fixed[:-1, -1] = on_y[self._ends[-1] :]
-        fixed[-1, -1] = yWy
-        return replace(blocks, terms=tuple(terms), fixed=fixed)
+            ZWF[:, -1] = on_term.reshape(term.n_coefficients, term.n_levels)
+            terms.append(replace(term, ZWF=ZWF))
+        FWF = blocks.FWF.copy()
+        FWF[-1, :-1] = FWF[:-1, -1] = on_y[self._ends[-1] :]
+        FWF[-1, -1] = yWy
+        return replace(blocks, terms=tuple(terms), FWF=FWF)
 
 
 def bootstrap(
@@ -102,7 +102,7 @@ def bootstrap(
     tol: float,
     n_jobs: int | None,
     random_state: np.random.RandomState,
-) -> Iterator[Fit]:
+) -> Iterator[Optimum]:
     """Fit new data sets drawn from a fitted model.
 
     Parameters
@@ -122,7 +122,7 @@ def bootstrap(
 
     Yields
     ------
-    Fit
+    Optimum
         In the order of the draws.
     """
     simulation = Simulation(model)
@@ -135,7 +135,7 @@ def bootstrap(
 
 def _refit(
     simulation: Simulation, model: FittedModel, prepare: Prepare, tol: float, seed: int
-) -> Fit:
+) -> Optimum:
     drawn = simulation.draw(np.random.RandomState(seed))
     return estimate_variances(
         prepare(drawn),
@@ -169,7 +169,7 @@ class Resamples(NamedTuple):
 
 def resample(
     model: FittedModel,
-    refits: Iterable[Fit],
+    refits: Iterable[Optimum],
     parameters: Sequence[Parameter | int],
     tests: FixedEffects,
 ) -> Resamples:
@@ -179,7 +179,7 @@ def resample(
     ----------
     model : FittedModel
         The fit that was simulated, in the unit in which the parameters are wanted.
-    refits : iterable of Fit
+    refits : iterable of Optimum
         Fits to the draws.
     parameters : sequence of Parameter or int
         Variance parameters, and positions of coefficients.
@@ -199,7 +199,9 @@ def resample(
     return Resamples(np.array(values), np.array(estimates), np.array(std))
 
 
-def _refitted(model: FittedModel, fit: Fit, parameters: Sequence[Parameter | int]) -> list[float]:
+def _refitted(
+    model: FittedModel, fit: Optimum, parameters: Sequence[Parameter | int]
+) -> list[float]:
     """Variance parameters of a refit, and t values of its coefficients, whose truth is zero."""
     if not fit.solution.finite:
         return [np.nan] * len(parameters)

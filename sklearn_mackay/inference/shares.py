@@ -107,14 +107,14 @@ def variance_shares(model: FittedModel, *, has_intercept: bool) -> VarianceShare
     if has_intercept:
         # In units of y, whose squares are within the range of floating point numbers.
         features = model.fixed.offset[:-1] / model.y_scale + model.beta[:-1]
-        gram = _centered_gram(model.crossproducts.fixed[:r, :r]) / n
+        gram = _centered_gram(model.crossproducts.FWF[:r, :r]) / n
         of_fixed = max(float(features @ gram @ features), 0.0)
     of_blocks, of_factors = 0.0, {}
     for k, component in enumerate(model.active):
         term = model.crossproducts.terms[k]
         own = term.own.sum(axis=2) / n
         if has_intercept and isinstance(component, BlockComponent):
-            own = np.maximum(own - np.sum((term.fixed[0, r - 1] / n) ** 2), 0.0)
+            own = np.maximum(own - np.sum((term.ZWF[0, r - 1] / n) ** 2), 0.0)
         variance = float(np.sum(own * model.variances.Sigma[k]))
         if isinstance(component, BlockComponent):
             of_blocks += variance

@@ -55,7 +55,7 @@ class RemainingTerm(NamedTuple):
     fixed: Any
 
 
-class System(NamedTuple):
+class CouplingSystem(NamedTuple):
     """The Gram blocks as tensors. Data only.
 
     Attributes
@@ -93,7 +93,7 @@ class System(NamedTuple):
 
 def build_system(
     crossproducts: CrossProducts, layout: Layout, small: tuple[int, ...], *, reml: bool
-) -> System:
+) -> CouplingSystem:
     """Gram blocks as tensors.
 
     Parameters
@@ -109,7 +109,7 @@ def build_system(
 
     Returns
     -------
-    System
+    CouplingSystem
     """
     terms = crossproducts.terms
     fixed, n_determinant = _small_and_fixed(crossproducts, small, reml=reml)
@@ -157,7 +157,7 @@ def build_system(
             matrix = _to_csr(oriented(crossproducts, k, l), terms[k].n_levels, terms[l].n_levels)
             between[i, j] = _to_tensorflow(matrix)
             between[j, i] = _to_tensorflow(matrix.T.tocsr())
-    return System(
+    return CouplingSystem(
         chain=tuple(chain),
         rest=tuple(
             RemainingTerm(
@@ -189,7 +189,7 @@ def _small_and_fixed(
 ) -> tuple[Array, int]:
     """``F'WF`` with the ridge penalty, and how many of its columns the determinant is of."""
     p = len(crossproducts.penalty)
-    fixed = crossproducts.fixed.copy()
+    fixed = crossproducts.FWF.copy()
     fixed[:p, :p] += np.diag(crossproducts.penalty)
     rows = [flat_rows(with_columns_of(crossproducts, small, k)) for k in small]
     Q = sum(len(block) for block in rows)

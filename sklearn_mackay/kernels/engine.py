@@ -116,4 +116,4 @@ def _prepare_exact(crossproducts: CrossProducts, layout: Layout, *, reml: bool) 
 
 def _corner_order(crossproducts: CrossProducts, corner: tuple[int, ...]) -> int:
     terms = (crossproducts.terms[k] for k in corner)
-    return len(crossproducts.fixed) + sum(term.n_effects for term in terms)
+    return len(crossproducts.FWF) + sum(term.n_effects for term in terms)

@@ -42,7 +42,7 @@ from .linalg import (
     segment_sum,
     to_rows,
 )
-from .tensors import ChainBlocks, Raw, System, shapes, to_tensors
+from .tensors import ChainBlocks, EliminationSystem, Raw, shapes, to_tensors
 
 
 def prepare(
@@ -64,7 +64,7 @@ def prepare(
     """
     layout = choose_layout(crossproducts)
     on_cpu = not tf.config.list_logical_devices("GPU")
-    prepare_run = one_factor.prepare if len(crossproducts.terms) == 1 else _prepare_elimination
+    prepare_run = one_factor.prepare_raw if len(crossproducts.terms) == 1 else _prepare_elimination
     run = prepare_run(crossproducts, reml=reml, lapack_on_cpu=on_cpu)
     return lambda variances: solve_penalized_gls(crossproducts, run, layout, variances)
 
@@ -136,7 +136,7 @@ def solve_penalized_gls(
 
 @tf.function(autograph=False)
 def _solve_spherical(
-    lapack_on_cpu: bool, system: System, T: tuple[Any, ...], T_inverse_t: tuple[Any, ...]
+    lapack_on_cpu: bool, system: EliminationSystem, T: tuple[Any, ...], T_inverse_t: tuple[Any, ...]
 ) -> Raw:
     with tf.GradientTape() as tape:
         tape.watch(T)
@@ -168,7 +168,9 @@ def _solve_spherical(
     )
 
 
-def _eliminate(system: System, T: tuple[Any, ...]) -> tuple[list[ChainBlocks], list[Any], Any, Any]:
+def _eliminate(
+    system: EliminationSystem, T: tuple[Any, ...]
+) -> tuple[list[ChainBlocks], list[Any], Any, Any]:
     """Eliminate the chain; return its Schur blocks, their inverses, log determinant and corner."""
     n_chain = len(system.chain)
     blocks = [_scale(block, T[m], T[m + 1 : n_chain]) for m, block in enumerate(system.chain)]
@@ -266,7 +268,11 @@ def _scale_rows(rows: Any, T_rest: tuple[Any, ...], sizes: Any) -> Any:
 
 
 def _substitute_back(
-    system: System, blocks: list[ChainBlocks], inverses: list[Any], T: Any, factor: Factor
+    system: EliminationSystem,
+    blocks: list[ChainBlocks],
+    inverses: list[Any],
+    T: Any,
+    factor: Factor,
 ) -> tuple[tuple[Any, ...], Any]:
     """Return ``u`` of every term (s, L) and ``beta`` (p,)."""
     n_chain = len(blocks)
@@ -295,7 +301,7 @@ def _substitute_back(
 
 
 def _information(
-    system: System,
+    system: EliminationSystem,
     blocks: list[ChainBlocks],
     inverses: list[Any],
     T: tuple[Any, ...],
@@ -338,7 +344,9 @@ def _working_vectors(units: tuple[Any, ...], v: tuple[Any, ...]) -> list[Any]:
     return vectors
 
 
-def _gram_times(system: System, w: list[Any], n_chain: int) -> tuple[list[Any], Any, Any]:
+def _gram_times(
+    system: EliminationSystem, w: list[Any], n_chain: int
+) -> tuple[list[Any], Any, Any]:
     """``[Z X]'W F`` by part, and ``F'WF``, for ``F = sum_k Z_k w_k``."""
     m = sum(unit.shape[0] for unit in system.units)
     w_rest = tf.concat([tf.zeros([0, m], tf.float64), *(to_rows(x) for x in w[n_chain:])], 0)

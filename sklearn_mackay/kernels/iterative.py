@@ -33,7 +33,7 @@ from ..covariances.matrices import covariance_factor, symmetric_units
 from ..evidence.solution import PenalizedSolution, Variances
 from ..gram.crossproducts import CrossProducts, TermGram
 from ..gram.layout import Layout
-from .couplings import System, build_system
+from .couplings import CouplingSystem, build_system
 from .krylov import Continued, conjugate_gradients, log_quadrature
 from .lapack import reordered
 from .schur import Diagonal, Schur, block_diagonal, eliminate, gram_times, joined, spherical
@@ -395,7 +395,7 @@ def close(FF: Array, T_small: list[Array], small: list[TermGram], n_determinant:
     )
 
 
-def linearise(system: System, factors: Sequence[tuple[Array, Array]]) -> Linearised:
+def linearise(system: CouplingSystem, factors: Sequence[tuple[Array, Array]]) -> Linearised:
     """Eliminate the chain at given variances, and take the diagonal blocks of what is left."""
     n_chain = len(system.chain)
     T = [tf.constant(vectors * sd) for sd, vectors in factors]
@@ -465,7 +465,7 @@ def _coupling(at: Linearised, probes: Probes, columns: slice) -> list[Array]:
     return traces
 
 
-def fixed_grams(system: System) -> list[Any]:
+def fixed_grams(system: CouplingSystem) -> list[Any]:
     """``Z_k'WF`` by term, (s, L, P)."""
     return [tf.transpose(term.fixed, [0, 2, 1]) for term in system.terms]
 

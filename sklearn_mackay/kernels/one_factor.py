@@ -24,7 +24,7 @@ from .linalg import factor_corner, inverse_and_log_det, matmul
 from .tensors import Raw
 
 
-def prepare(
+def prepare_raw(
     crossproducts: CrossProducts, *, reml: bool, lapack_on_cpu: bool
 ) -> Callable[[tuple[Any, ...], tuple[Any, ...]], Raw]:
     """Move the Gram blocks to tensors; the result solves, given ``T`` and ``T^-1'``.
@@ -45,13 +45,13 @@ def prepare(
     """
     (term,) = crossproducts.terms
     s, p = term.n_coefficients, len(crossproducts.penalty)
-    corner = crossproducts.fixed.copy()
+    corner = crossproducts.FWF.copy()
     corner[:p, :p] += np.diag(crossproducts.penalty)
     units = symmetric_units(s, diagonal=term.diagonal)
     n_determinant = p if reml else p - crossproducts.n_unpenalized
     tensors = (
         tf.constant(term.own),
-        tf.constant(term.fixed),
+        tf.constant(term.ZWF),
         tf.constant(corner),
         tf.constant(units),
         tf.constant(n_determinant, tf.int32),

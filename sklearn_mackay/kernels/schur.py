@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from .._arrays import Array, Index
-from .couplings import Crossing, EliminatedTerm, System
+from .couplings import CouplingSystem, Crossing, EliminatedTerm
 from .krylov import Continued
 from .linalg import inverse_and_log_det, matmul, matmul_transposed, segment_sum
 
@@ -46,7 +46,7 @@ class Schur:
 
     def __init__(
         self,
-        system: System,
+        system: CouplingSystem,
         elimination: Elimination,
         T: Sequence[Array],
         T_inverse: Sequence[Array],
@@ -231,7 +231,7 @@ def _inherited(weights: Any, values: Any, crossing: Crossing, j: int, n_pairs: i
     return segment_sum(matmul_transposed(at_pairs, values), crossing.positions[j], n_pairs)
 
 
-def block_diagonal(system: System, elimination: Elimination, i: int) -> Any:
+def block_diagonal(system: CouplingSystem, elimination: Elimination, i: int) -> Any:
     """Diagonal blocks (s, s, L) of one remaining term, ``H`` in ``M = T'HT + I``; unscaled."""
     own = system.rest[i].own
     for m, term in enumerate(system.chain):
@@ -303,7 +303,7 @@ def _sum_over_pairs(V: Array, blocks: Array, at: Index, to: Index, n_levels: int
     return total
 
 
-def gram_times(system: System, w: list[Any]) -> list[Any]:
+def gram_times(system: CouplingSystem, w: list[Any]) -> list[Any]:
     """``Z'WZ w``, unscaled, for vectors of every term."""
     n_chain = len(system.chain)
     chain, rest = w[:n_chain], w[n_chain:]
@@ -319,7 +319,7 @@ def gram_times(system: System, w: list[Any]) -> list[Any]:
     return on_chain + [a + b for a, b in on_rest]
 
 
-def chain_from_rest(system: System, b: list[Any]) -> list[Any]:
+def chain_from_rest(system: CouplingSystem, b: list[Any]) -> list[Any]:
     """``Z_c'W Z_r b`` for vectors of the remaining terms."""
     return [
         _sum_of_products([crossing.matrix for crossing in term.crossings], b, term)
@@ -327,7 +327,7 @@ def chain_from_rest(system: System, b: list[Any]) -> list[Any]:
     ]
 
 
-def rest_from_chain(system: System, b: list[Any]) -> list[Any]:
+def rest_from_chain(system: CouplingSystem, b: list[Any]) -> list[Any]:
     """``Z_r'W Z_c b`` for vectors of the chain."""
     return [
         _sum_of_products([term.crossings[i].transposed for term in system.chain], b, rest)
@@ -335,7 +335,7 @@ def rest_from_chain(system: System, b: list[Any]) -> list[Any]:
     ]
 
 
-def rest_gram(system: System, b: list[Any]) -> list[Any]:
+def rest_gram(system: CouplingSystem, b: list[Any]) -> list[Any]:
     """``Z_r'W Z_r b`` for vectors of the remaining terms."""
     out = [
         tf.zeros_like(part) if i in system.large else _block_times(term.own, part)

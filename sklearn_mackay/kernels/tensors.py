@@ -80,7 +80,7 @@ class Raw(NamedTuple):
     beta_cov: Any
 
 
-class System(NamedTuple):
+class EliminationSystem(NamedTuple):
     """The Gram blocks as tensors. Data only.
 
     Attributes
@@ -104,7 +104,7 @@ class System(NamedTuple):
     n_determinant: Any
 
 
-def to_tensors(crossproducts: CrossProducts, layout: Layout, *, reml: bool) -> System:
+def to_tensors(crossproducts: CrossProducts, layout: Layout, *, reml: bool) -> EliminationSystem:
     """Gram blocks in the order of their elimination; `reml` decides the determinant's part."""
     terms = crossproducts.terms
     sizes = [terms[k].n_effects for k in layout.rest]
@@ -115,7 +115,7 @@ def to_tensors(crossproducts: CrossProducts, layout: Layout, *, reml: bool) -> S
     pairs = [_corner_pairs(crossproducts, k, factors, offsets) for k in layout.chain]
     n_penalized = len(crossproducts.penalty) - crossproducts.n_unpenalized
     n_determinant = R + (len(crossproducts.penalty) if reml else n_penalized)
-    return System(
+    return EliminationSystem(
         chain=tuple(
             _chain_blocks(
                 crossproducts, layout.chain, feature_blocks, m, pairs, int(offsets[len(factors)])
@@ -207,7 +207,7 @@ def _pattern(
     )
 
 
-def shapes(system: System) -> System:
+def shapes(system: EliminationSystem) -> EliminationSystem:
     """Shapes with every data-dependent length left open, so that one trace serves all data."""
 
     def spec(tensor: Any, *fixed: int) -> Any:
@@ -236,7 +236,7 @@ def shapes(system: System) -> System:
             else (),
         )
 
-    return System(
+    return EliminationSystem(
         chain=tuple(block_spec(block) for block in system.chain),
         corner=spec(system.corner),
         rest_sizes=spec(system.rest_sizes, 0),

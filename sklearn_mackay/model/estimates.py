@@ -15,7 +15,7 @@ from ..design.components import AnyComponent, BlockComponent
 from ..design.fixed import FixedPart
 from ..evidence.freedom import Freedom
 from ..evidence.identification import Identification
-from ..evidence.loop import Fit
+from ..evidence.loop import Optimum
 from ..evidence.solution import Engine, Variances
 from ..frames.options import RESIDUAL
 from ..gram.crossproducts import CrossProducts
@@ -115,7 +115,7 @@ class Estimates:
 
 
 def in_user_units(
-    fit: Fit,
+    fit: Optimum,
     errors: MonteCarloErrors,
     engine: Engine,
     fixed: FixedPart,
@@ -309,7 +309,7 @@ def _kept(
 
 
 def _deviance(
-    fit: Fit, fixed: FixedPart, freedom: Freedom, y_scale: float, method: str, exact_fit: bool
+    fit: Optimum, fixed: FixedPart, freedom: Freedom, y_scale: float, method: str, exact_fit: bool
 ) -> float:
     """Criterion of the user's y and X, for one of scaled y and orthonormal X."""
     if exact_fit:
@@ -340,9 +340,9 @@ def _alignment(
     the mean's; `mean` is None without an intercept.
     """
     term, n = crossproducts.terms[k], crossproducts.n
-    on_y, squares = response @ term.fixed[0], float(np.sum(term.own))
+    on_y, squares = response @ term.ZWF[0], float(np.sum(term.own))
     if mean is not None:
-        sums = term.fixed[0, len(response) - 2]
+        sums = term.ZWF[0, len(response) - 2]
         on_y = on_y - mean * sums
         squares -= about_mean * float(sums @ sums) / n
     size = np.sqrt(max(squares, 0.0) * n)
@@ -353,10 +353,10 @@ def _log_det_fixed(crossproducts: CrossProducts) -> float:
     """``log|X'WX|`` of the unpenalised internal columns."""
     r = len(crossproducts.penalty)
     free = slice(r - crossproducts.n_unpenalized, r)
-    return float(np.linalg.slogdet(crossproducts.fixed[free, free])[1])
+    return float(np.linalg.slogdet(crossproducts.FWF[free, free])[1])
 
 
-def _is_singular(component: AnyComponent, fit: Fit, index: Mapping[str, int]) -> bool:
+def _is_singular(component: AnyComponent, fit: Optimum, index: Mapping[str, int]) -> bool:
     if component.term is None:
         return True
     Sigma = fit.solution.variances.Sigma[index[component.name]]
@@ -372,7 +372,7 @@ def _beside(component: AnyComponent, basis: Array) -> AnyComponent:
 
 
 def _collapsed(
-    active: Sequence[AnyComponent], fit: Fit, freedom: Freedom, options: Options
+    active: Sequence[AnyComponent], fit: Optimum, freedom: Freedom, options: Options
 ) -> tuple[tuple[str, Array], ...]:
     """Directions in which a covariance might have variance and has none, in the user's units."""
     Sigma = fit.solution.variances.Sigma

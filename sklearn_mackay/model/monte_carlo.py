@@ -9,7 +9,7 @@ import numpy as np
 
 from ..evidence.criterion import deviance
 from ..evidence.freedom import Freedom
-from ..evidence.loop import Fit, Iteration, estimate_variances
+from ..evidence.loop import Iteration, Optimum, estimate_variances
 from ..evidence.newton import StandardErrors, gradient_noise, standard_errors
 from ..evidence.restarts import other_starts
 from ..evidence.solution import Engine, PenalizedSolution, Variances
@@ -37,7 +37,7 @@ def estimate_with(
     freedom: Freedom,
     options: Options,
     report: Callable[[Iteration], None],
-) -> tuple[Fit, MonteCarloErrors]:
+) -> tuple[Optimum, MonteCarloErrors]:
     """Run the loop, with more probes where they leave too large an error.
 
     Parameters
@@ -57,13 +57,13 @@ def estimate_with(
 
     Returns
     -------
-    fit : Fit
+    fit : Optimum
         Its deviance and history are those of the criterion, also where only its slope was known.
     errors : MonteCarloErrors
         What the probes leave uncertain.
     """
 
-    def run(start: Variances) -> Fit:
+    def run(start: Variances) -> Optimum:
         return estimate_variances(
             engine.solve,
             crossproducts,
@@ -119,21 +119,21 @@ def _criterion(
 
 
 def _best_of_restarts(
-    fit: Fit,
-    run: Callable[[Variances], Fit],
+    fit: Optimum,
+    run: Callable[[Variances], Optimum],
     engine: Engine,
     crossproducts: CrossProducts,
     start: Variances,
     freedom: Freedom,
     options: Options,
-) -> Fit:
+) -> Optimum:
     """The lowest of the valleys that other starts find, unless the user chose the start."""
     if options.method == "quick" or options.start or fit.zero_residual or not fit.solution.finite:
         return fit
 
     def height(variances: Variances) -> float:
         solution = engine.solve(variances)
-        if freedom.scale:
+        if freedom.is_rescalable:
             solution = solution.rescaled(solution.yPy / freedom.dof)
         return _criterion(solution, crossproducts, freedom)
 

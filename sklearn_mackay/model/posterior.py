@@ -281,10 +281,10 @@ def _gram(crossproducts: CrossProducts, order: tuple[int, ...]) -> Any:
             pairs = (table.row_levels, table.column_levels)
             blocks[i][j] = _sparse_table(*pairs, table.blocks, term, other)
             blocks[j][i] = blocks[i][j].T
-        fixed = term.fixed[:, :p].transpose(2, 0, 1).reshape(term.n_effects, p)
+        fixed = term.ZWF[:, :p].transpose(2, 0, 1).reshape(term.n_effects, p)
         blocks[i][m] = sparse.csr_array(fixed)
         blocks[m][i] = blocks[i][m].T
-    corner = crossproducts.fixed[:p, :p] + np.diag(crossproducts.penalty)
+    corner = crossproducts.FWF[:p, :p] + np.diag(crossproducts.penalty)
     blocks[m][m] = sparse.csr_array(corner)
     return sparse.block_array(blocks, format="csr")
 
