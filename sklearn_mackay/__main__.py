@@ -8,8 +8,9 @@ from typing import Any
 
 from sklearn.exceptions import ConvergenceWarning
 
-from ._regressor import METHODS, MacKayMixedRegressor
+from ._regressor import MacKayMixedRegressor
 from .datasets import load_sleepstudy
+from .frames.options import METHODS
 
 # lmer(Reaction ~ Days + (Days | Subject)), lme4 1.1-31, REML and ML.
 LME4: dict[str, tuple[float, ...]] = {

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-Array = NDArray[np.float64]
-
-Index = NDArray[np.int32]
+Array: TypeAlias = NDArray[np.float64]
+Index: TypeAlias = NDArray[np.int32]
+Matrix: TypeAlias = Any  # numbers by row and column, dense (ndarray) or sparse (SciPy's CSR)
 
 FEW_COLUMNS = 8  # in which reducing column by column is several times faster
 BLOCK_ENTRIES = 2**22  # of rows taken at once, 32 MiB
 
 
-def row_blocks(n_rows: int, n_columns: int = 4, n_entries: int = BLOCK_ENTRIES) -> list[slice]:
+def row_blocks(n_rows: int, n_columns: int = 4, n_entries: int | None = None) -> list[slice]:
     """Slices of rows, so that what is made of one of them, of `n_columns`, stays small."""
-    step = max(n_entries // max(n_columns, 1), 1)
+    step = max((n_entries or BLOCK_ENTRIES) // max(n_columns, 1), 1)
     return [slice(start, start + step) for start in range(0, n_rows, step)]
 
 
@@ -41,13 +41,13 @@ def root_mean_square(columns: Array, weights: Array) -> Array:
     return np.where(rms > 0, rms, 1.0)
 
 
-def row_scaled(matrix: Any, weights: Array) -> Any:
+def row_scaled(matrix: Matrix, weights: Array) -> Matrix:
     """``W matrix``, dense or sparse as it comes."""
     if sparse.issparse(matrix):
         return matrix.multiply(weights[:, None]).tocsr()
     return matrix * weights[:, None]
 
 
-def to_dense(matrix: Any) -> Array:
+def to_dense(matrix: Matrix) -> Array:
     """A sparse or dense matrix as an array."""
     return np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix)

@@ -5,29 +5,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, Literal, TypeAlias, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
-from ._arrays import Array, to_dense
-from .design.components import (
-    AnyComponent,
-    BlockComponent,
-    Component,
-    make_block_component,
-    make_component,
-    require_distinct,
-)
-from .design.terms import random_part
+from ._arrays import Array
+from ._messages import say
+from .design.design import gather, lay_out
 from .display.fit_tables import (
     Entry,
     FactorEffects,
@@ -40,89 +32,59 @@ from .display.progress import progress
 from .display.summary import Summary, summarise
 from .evidence.loop import Optimum
 from .evidence.solution import Engine
-from .frames.grouping import (
-    Grouping,
-    Labels,
-    encode,
-    learn_grouping,
-    number_unseen,
-    rounding,
-    unlike,
-    unseen_labels,
-)
+from .frames.grouping import rounding
 from .frames.making import Backend, make_frame
-from .frames.options import RESIDUAL, read_covariance, read_variances
-from .frames.roles import ColumnRoles, FactorColumns, resolve_roles
+from .frames.options import (
+    RESIDUAL,
+    Covariance,
+    Effects,
+    Method,
+    Solver,
+    UnknownGroups,
+    WeightType,
+    check_parameters,
+    choose_factors,
+    read_options,
+)
+from .frames.roles import ColumnRoles, resolve_roles
 from .frames.tables import (
-    Table,
     check_in_memory,
     read_groups,
     read_table,
     read_target,
     read_weights,
 )
-from .gram.crossproducts import CrossProducts
-from .inference.bootstrap import bootstrap, bootstrap_interval, resample
-from .inference.coefficients import (
-    FixedEffects,
-    coefficient_tests,
-    with_intercept_std,
-    without_intercept,
-)
+from .gram.crossproducts import CrossProducts, LargeColumns
+from .gram.layout import Layout
+from .inference.at_optimum import AtOptimum
+from .inference.bootstrap import bootstrap
+from .inference.coefficients import Coefficients, FixedEffects, shown, untested
 from .inference.comparison import (
     LikelihoodRatio,
-    likelihood_ratio,
-    mark_columns,
-    mark_factor,
+    comparable,
+    compare_nested,
+    mark_data,
+    mark_fit,
     order,
-    require_nested,
-    standardise,
-    statistic,
 )
-from .inference.coordinates import Coordinates, unresolved
-from .inference.curvature import Curvature, curvature
-from .inference.held_out import HeldOut, hold_out
-from .inference.intervals import (
-    NO_BOUNDS,
-    NO_CURVATURE,
-    NUMBERS_GIVE_OUT,
-    Interval,
-    IntervalKind,
-    IntervalMethod,
-    Intervals,
-    interval_kind,
-    singular,
-    t_interval,
-    wald_interval,
-)
-from .inference.parameters import (
-    RESIDUAL_SD,
-    Parameter,
-    choose_parameters,
-    parameter_value,
-    variance_parameters,
-)
-from .inference.profiles import Profile, Zeta, coefficient_zeta, profiled, variance_zeta
+from .inference.confint import confidence_intervals
+from .inference.coordinates import unresolved
+from .inference.held_out import Folds, HeldOut, hold_out_rows, lost_rows, rows_by_level
+from .inference.intervals import IntervalMethod, Intervals
+from .inference.parameters import Parameter
+from .inference.profiles import Profile
 from .inference.quantiles import check_level, normal_quantile
 from .inference.shares import VarianceShares, variance_shares
-from .model.estimates import ILL_CONDITIONED, Estimates
+from .model.estimates import estimates
 from .model.export import SCHEMA, from_text, reason, to_text
-from .model.fitted import FittedModel, LevelRows, in_unit_of_y
-from .model.messages import combination, unidentified, warn_user, why_not_kept
-from .model.options import Options
-from .model.prediction import FIXED, NewRows, coefficient_columns, slope_columns
-from .model.problem import fit_model
-from .model.state import by_component, penalty_of, stacked
+from .model.fit import fit_model
+from .model.fitted import FittedModel
+from .model.messages import about_fit, why_not_kept
+from .model.prediction import NewRows, Predictor
+from .model.state import attributes_of
 
-Method: TypeAlias = Literal["reml", "ml", "mackay", "quick"]
-Solver: TypeAlias = Literal["auto", "exact", "iterative"]
-Covariance: TypeAlias = Literal["full", "diagonal"]
-Effects: TypeAlias = Literal["conditional", "population"] | list[str] | tuple[str, ...]
-UnknownGroups: TypeAlias = Literal["population", "error"]
-WeightType: TypeAlias = Literal["frequency", "precision"]
 PredictionKind: TypeAlias = Literal["prediction", "confidence"]
 
-METHODS: tuple[Method, ...] = get_args(Method)
 STATE_VERSION = "_format"  # key in a pickle
 
 
@@ -419,12 +381,13 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         # small problems do without.
         from .kernels.engine import prepare_engine
 
-        self._check_parameters()
+        parameters = self.get_params(deep=False)
+        check_parameters(parameters)
         shell = copy.copy(self)
         table = read_table(shell, X, reset=True)
         y = read_target(self, y, table.n_rows)
         weights = read_weights(sample_weight, table.n_rows)
-        names, arrays = ((), ()) if groups is None else read_groups(groups, table.n_rows)
+        names, labels = ((), ()) if groups is None else read_groups(groups, table.n_rows)
         roles = resolve_roles(
             table,
             X,
@@ -435,20 +398,20 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             shrink_fixed=isinstance(self.alpha, str),
             array_factors=names,
         )
-        options = self._read_options(roles)
-        rows = _counted(weights)
-        groupings, components = self._build_components(table, roles, arrays, weights, options)
-        fixed = table.numeric(roles.fixed, copy=self.copy_X)
+        options = read_options(parameters, roles)
+        columns, groupings = gather(table, roles, labels, weights, options, copy=self.copy_X)
+        y = y[columns.counted]
         # Before the fixed columns are centred, which may be in place.
-        marks = (
-            self._mark_data(table, roles, fixed, components, y, weights, options)
-            if y.ndim == 1
-            else None
-        )
+        marks = mark_data(table, roles, columns, y, options) if y.ndim == 1 else None
+        design, response = lay_out(columns, y.reshape(len(y), -1), options)
 
-        def prepare(crossproducts: CrossProducts, *, reml: bool) -> Engine:
+        def prepare(
+            crossproducts: CrossProducts, layout: Layout, large: LargeColumns, *, reml: bool
+        ) -> Engine:
             return prepare_engine(
                 crossproducts,
+                layout,
+                large,
                 reml=reml,
                 solver=self.solver,
                 n_probes=self.n_probes,
@@ -456,24 +419,15 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             )
 
         with progress(self.verbose, self.tol) as report:
-            estimates = fit_model(
-                fixed if isinstance(rows, slice) else fixed[rows],
-                y[rows].reshape(-1, y[:1].size),
-                weights[rows],
-                components,
-                options,
-                prepare,
-                report,
-            )
-        outputs = [self._fitted(one, table, roles) for one in estimates]
-        fitted = outputs[0] if y.ndim == 1 else stacked(outputs)
-        models = tuple(one.kept for one in estimates if one.kept is not None)
-        fitted["_models"] = models or None
-        fitted["_marks"] = None if marks is None else {**marks, **estimates[0].marks}
-        fitted["_diagonal"] = dict(options.diagonal)
-        fitted["_fixed_names"] = ("intercept", *(table.name(c) for c in roles.fixed))
-        self._keep(fitted, table, roles, groupings, shell)
-        self._warn(estimates, components, groupings)
+            found = fit_model(design, response, options, prepare, report)
+        fits = [(fitted, estimates(fitted, errors)) for fitted, errors in found]
+        attributes = attributes_of(fits, table, roles, groupings, has_outputs=y.ndim > 1)
+        attributes["_marks"] = None if marks is None else {**marks, **mark_fit(fits[0][0])}
+        self._keep(attributes, shell)
+        rounded = (rounding(one.name, one.column_levels) for one in groupings)
+        notes = [note for note in (*rounded, *columns.notes) if note]
+        fixed_names = [repr(self.fixed_features_[c].item()) for c in roles.fixed]
+        say(about_fit(fits, notes, fixed_names))
         return self
 
     @overload
@@ -549,10 +503,11 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         [292.2 261.9] [32.6 49.3]
         """
         rows = self._read_rows(X, groups, effects)
-        mean = self._mean(rows)
+        mean = self._predictor.mean(rows)
         if not return_std:
             return mean
-        return mean, np.sqrt(self._mean_variance(rows, everything=True) + self._residual)
+        variance = self._mean_variance(rows, everything=True) + self._residual
+        return mean, np.sqrt(variance)
 
     def predict_interval(
         self,
@@ -608,7 +563,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         is_prediction = kind == "prediction"
         variance = self._mean_variance(rows, everything=is_prediction)
         width = z * np.sqrt(variance + self._residual * is_prediction)
-        mean = self._mean(rows)
+        mean = self._predictor.mean(rows)
         return np.stack([mean - width, mean + width], axis=-1)
 
     def predict_components(self, X: Any, groups: Any = None) -> dict[str, Array]:
@@ -639,7 +594,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         >>> {name: part.round(2).tolist() for name, part in model.predict_components(X[:2]).items()}
         {'fixed': [251.41, 261.87], 'Subject': [40.78, 40.78]}
         """
-        return self._parts(self._read_rows(X, groups, None))
+        return self._predictor.parts(self._read_rows(X, groups, None))
 
     def sample_y(
         self, X: Any, n_samples: int = 1, random_state: Any = 0, *, groups: Any = None
@@ -684,18 +639,9 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"`n_samples` must be a positive integer, got {n_samples!r}.")
         rows = self._read_rows(X, groups, None)
-        factors = self._all_factors(rows) | {
-            name: LevelRows(number_unseen(codes, rows.labels[name]), columns)
-            for name, (codes, columns) in rows.factors.items()
-        }
-        fixed, blocks = self._fixed_and_blocks(rows)
-        outputs = []
-        for model in self._kept_models():
-            known = model.rows(fixed, factors, blocks)
-            errors = model.sample(known, factors, blocks, n_samples, generator)
-            noise = generator.standard_normal(errors.shape) * np.sqrt(model.sigma2)
-            outputs.append(errors + noise)
-        mean = self._mean(rows)
+        models, predictor = self._kept_models(), self._predictor
+        outputs = predictor.sample(models, rows, int(n_samples), generator)
+        mean = predictor.mean(rows)
         draws = outputs[0] if mean.ndim == 1 else np.stack(outputs, axis=1)
         return np.asarray(mean[..., np.newaxis] + draws)
 
@@ -1007,10 +953,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             return self._intercept_std
         fixed = np.eye(1, 1 + len(self._roles.fixed))
         blocks = {name: np.zeros((1, len(c))) for name, c in self._roles.blocks.items()}
-        std = [
-            float(np.sqrt(model.variance(model.rows(fixed, {}, blocks))[0]))
-            for model in self._models
-        ]
+        std = [float(np.sqrt(m.variance(m.rows(fixed, blocks))[0])) for m in self._models]
         return np.array(std) if self._has_outputs else std[0]
 
     def loo_predict(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> HeldOut:
@@ -1088,14 +1031,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         self._require_factor(factor)
-
-        def levels(rows: NewRows) -> list[NDArray[np.intp]]:
-            codes = rows.factors[factor].codes
-            order = np.argsort(codes, kind="stable")
-            _, starts = np.unique(codes[order], return_index=True)
-            return np.split(order, starts[1:])
-
-        return self._hold_out(X, y, sample_weight, groups, levels)
+        return self._hold_out(X, y, sample_weight, groups, partial(rows_by_level, factor))
 
     def cv_predict(
         self,
@@ -1155,7 +1091,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         y: Any,
         sample_weight: Any,
         groups: Any,
-        folds_of: Callable[[NewRows], list[NDArray[np.intp]] | None],
+        folds_of: Callable[[NewRows], Folds | None],
     ) -> HeldOut:
         """Refit at the fitted variances, then leave out fold after fold, or row after row."""
         self._require_one_output()
@@ -1175,25 +1111,15 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             verbose=0,
         )
         twin.fit(X, y, sample_weight=sample_weight, groups=groups)
-        new = twin._read_rows(X, groups, None)
-        n = new.table.n_rows
-        target = read_target(twin, y, n)
-        weights = read_weights(sample_weight, n)
+        rows = twin._read_rows(X, groups, None)
+        target = read_target(twin, y, rows.table.n_rows)
+        weights = read_weights(sample_weight, rows.table.n_rows)
         (model,) = twin._kept_models()
-        noise = np.full(n, twin._residual)
-        if self.weight_type == "precision":
-            noise = noise / np.where(weights > 0, weights, 1.0)
-        residual = target - twin._mean(new)
-        fixed, blocks = twin._fixed_and_blocks(new)
-        known = model.rows(fixed, new.factors, blocks)
-        held = hold_out(model, known, target, residual, weights, noise, folds_of(new))
-        n_lost = int(np.sum(np.isnan(held.mean)))
-        if n_lost:
-            warn_user(
-                f"{n_lost} of the rows cannot be predicted without their fold, which alone "
-                "determines a fixed effect: they are NaN. Use smaller folds or more rows, or "
-                "remove fixed features that are zero elsewhere."
-            )
+        is_precision = self.weight_type == "precision"
+        held = hold_out_rows(
+            model, twin._predictor, rows, target, weights, folds_of(rows), is_precision=is_precision
+        )
+        say(lost_rows(held.mean))
         return held
 
     def fixed_effects(self) -> FixedEffects:
@@ -1226,21 +1152,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         >>> tests.names, tests.df.round(1)
         (('intercept', 'Days'), array([ 22.8, 161. ]))
         """
-        model, _, solve = self._at_optimum()
-        unit = in_unit_of_y(model)
-        tests = self._tests(curvature(unit, solve, Coordinates(unit)), model.y_scale)
-        return self._shown(tests)
-
-    def _shown(self, tests: FixedEffects) -> FixedEffects:
-        """The tests without an intercept where there is none."""
-        return tests if self.fit_intercept else without_intercept(tests)
-
-    def _tests(self, curve: Curvature, y_scale: float) -> FixedEffects:
-        """Tests of all coefficients, the intercept first also where there is none."""
-        estimates = self._fixed_estimates()
-        tests = coefficient_tests(self._fixed_names, estimates, curve, y_scale)
-        depends = self._roles.blocks and self.fit_intercept
-        return with_intercept_std(tests, self.intercept_std_) if depends else tests
+        at = self._at_optimum()
+        return shown(at.tests(at.curvature()[1]), at.coefficients)
 
     def confint(
         self,
@@ -1340,94 +1253,27 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         check_level(level)
         if not isinstance(n_resamples, Integral) or n_resamples < 2:
             raise ValueError(f"`n_resamples` must be an integer above 1, got {n_resamples!r}.")
-        model, prepare, solve = self._at_optimum()
+        at = self._at_optimum()
         if method not in get_args(IntervalMethod):
             raise ValueError(
                 f"`method` must be 'auto', 'profile', 'wald' or 'bootstrap', got {method!r}."
             )
-        chosen = self._choose(parameter, model, method)
-        kinds = {name: interval_kind(p, method) for name, p in chosen.items()}
-        reasons = {
-            name: why
-            for name, p in chosen.items()
-            if isinstance(p, Parameter) and (why := unresolved(model, p, kinds[name]))
-        }
+        chosen = at.choose(parameter, method)
 
-        def told(*by: IntervalKind) -> dict[str, Parameter | int]:
-            return {
-                name: p for name, p in chosen.items() if kinds[name] in by and name not in reasons
-            }
-
-        found = {
-            name: profiled(partial(self._zeta, p, model, prepare, solve), level)
-            for name, p in told("profile").items()
-        }
-        if from_curvature := told("wald", "t"):
-            found |= self._from_curvature(from_curvature, model, solve, level)
-        if resampled := told("bootstrap"):
-            refits = bootstrap(
-                model,
-                prepare,
-                n_resamples=n_resamples,
+        def refits() -> Iterable[Optimum]:
+            draws = bootstrap(
+                at.model,
+                at.prepare,
+                n_resamples=int(n_resamples),
                 tol=self.tol,
                 n_jobs=n_jobs,
                 random_state=check_random_state(random_state),
             )
-            shown = tqdm(refits, total=n_resamples, disable=not verbose, leave=False)
-            found |= self._bootstrapped(resampled, model, shown, level)
-        reasons |= {name: one.reason for name, one in found.items() if one.reason}
-        _warn_of_no_interval(reasons)
-        bounds = {name: found[name].bounds if name in found else NO_BOUNDS for name in chosen}
-        return Intervals(bounds, self._estimates_of(chosen, model), kinds)
+            return tqdm(draws, total=n_resamples, disable=not verbose, leave=False)
 
-    def _estimates_of(
-        self, chosen: Mapping[str, Parameter | int], model: FittedModel
-    ) -> dict[str, float]:
-        """Coefficients, standard deviations and correlations as the attributes have them."""
-        fixed, residual = self._fixed_estimates(), float(np.sqrt(self._residual))
-        return {
-            name: float(fixed[p])
-            if isinstance(p, int)
-            else residual
-            if name == RESIDUAL_SD
-            else parameter_value(model, p, model.variances)
-            for name, p in chosen.items()
-        }
-
-    def _bootstrapped(
-        self,
-        chosen: Mapping[str, Parameter | int],
-        model: FittedModel,
-        refits: Iterable[Optimum],
-        level: float,
-    ) -> dict[str, Interval]:
-        drawn = resample(model, refits, list(chosen.values()), self._untested())
-        _warn_of_few_values(list(chosen), drawn.values)
-        return {
-            name: Interval(bootstrap_interval(p, values, estimate, std, level))
-            for (name, p), values, estimate, std in zip(
-                chosen.items(), drawn.values.T, drawn.estimates, drawn.std, strict=True
-            )
-        }
-
-    def _from_curvature(
-        self, chosen: Mapping[str, Parameter | int], model: FittedModel, solve: Any, level: float
-    ) -> dict[str, Interval]:
-        coordinates = Coordinates(in_unit_of_y(model))
-        try:
-            curve = curvature(coordinates.model, solve, coordinates)
-        except NUMBERS_GIVE_OUT as error:
-            return dict.fromkeys(chosen, Interval(NO_BOUNDS, singular(error)))
-        tests = self._tests(curve, model.y_scale)
-        found = {
-            name: wald_interval(p, coordinates, curve, level, model.y_scale)
-            if isinstance(p, Parameter)
-            else t_interval(tests, p, level)
-            for name, p in chosen.items()
-        }
-        if RESIDUAL_SD in found and self._residual == 0.0:
-            found[RESIDUAL_SD] = Interval(NO_BOUNDS, NO_CURVATURE)
-        return found
+        intervals, messages = confidence_intervals(at, chosen, method, level, refits)
+        say(messages)
+        return intervals
 
     def profile(self, parameter: str, n_points: int = 31) -> Profile:
         """Profile the criterion in one parameter, everything else re-estimated.
@@ -1466,15 +1312,15 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """
         if not isinstance(n_points, Integral) or n_points < 2:
             raise ValueError(f"`n_points` must be an integer above 1, got {n_points!r}.")
-        model, prepare, solve = self._at_optimum()
-        chosen = self._choose(parameter, model, "profile")
+        at = self._at_optimum()
+        chosen = at.choose(parameter, "profile")
         if len(chosen) > 1:
             raise ValueError(f"{parameter!r} has several parameters: {', '.join(chosen)}.")
         ((name, one),) = chosen.items()
-        reason = unresolved(model, one, "profile") if isinstance(one, Parameter) else None
+        reason = unresolved(at.model, one, "profile") if isinstance(one, Parameter) else None
         if reason:
             raise ValueError(f"{name!r} has no profile: {reason}.")
-        return self._zeta(one, model, prepare, solve).curve(name, n_points)
+        return at.zeta(one).curve(name, int(n_points))
 
     def compare(self, other: MacKayMixedRegressor) -> LikelihoodRatio:
         """Compare with a nested fit to the same data by the ratio of their likelihoods.
@@ -1536,9 +1382,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         small, large = order(self._comparable(), other._comparable())
         self._require_errors()
         other._require_errors()
-        require_nested(small, large)
-        value = statistic(small, large)
-        return likelihood_ratio(value, large["n_parameters"] - small["n_parameters"])
+        return compare_nested(small, large)
 
     def explained_variance(self) -> VarianceShares:
         """Marginal and conditional R2 of Nakagawa and Schielzeth, and intraclass correlations.
@@ -1574,7 +1418,9 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         >>> round(shares.r2_marginal, 3), round(shares.r2_conditional, 3)
         (0.279, 0.704)
         """
-        return variance_shares(self._only_model(), has_intercept=self.fit_intercept)
+        self._require_one_output()
+        (model,) = self._kept_models()
+        return variance_shares(model, has_intercept=self.fit_intercept)
 
     def summary(self) -> Summary:
         """Describe the fit, as lme4 and lmerTest do.
@@ -1602,12 +1448,13 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self._require_one_output()
         is_known = self._models is not None and self._residual > 0.0
         can_test = is_known and self.method != "quick"
+        coefficients = self._fixed_effects_untested()
         return summarise(
             self,
             coefficient_names={f.name: f.coefficient_names for f in self._roles.factors},
             block_sizes={name: len(columns) for name, columns in self._roles.blocks.items()},
             n_rows=self._n,
-            fixed=self.fixed_effects() if can_test else self._shown(self._untested()),
+            fixed=self.fixed_effects() if can_test else shown(untested(coefficients), coefficients),
             shares=self.explained_variance() if is_known else None,
         )
 
@@ -1698,28 +1545,15 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _comparable(self) -> dict[str, Any]:
         """The marks of the fit, with its likelihood."""
-        marks = self._marks
-        if marks is None:
-            raise ValueError(
-                "A fit that was read from JSON text does not know its data: compare the fits "
-                "themselves, or pickles of them."
-            )
-        return {
-            **marks,
-            "columns": dict(zip(marks["columns"], marks["column_marks"].T, strict=True)),
-            "n_parameters": self._n_parameters,
-            "log_likelihood": self.log_likelihood_,
-            "mc_error": self.log_likelihood_mc_error_,
-        }
-
-    def _untested(self) -> FixedEffects:
-        """All fixed effects, with degrees of freedom that are not known."""
-        estimate, std = self._fixed_estimates(), np.sqrt(np.diag(self.vcov_))
-        unknown = np.full(len(std), np.nan)
-        return FixedEffects(self._fixed_names, estimate, std, unknown, unknown, unknown)
+        return comparable(
+            self._marks,
+            n_parameters=self._n_parameters,
+            log_likelihood=self.log_likelihood_,
+            mc_error=self.log_likelihood_mc_error_,
+        )
 
     def _require_labels(self, groups: Any) -> None:
-        if groups is None and any(not factor.columns for factor in self._roles.factors):
+        if groups is None and self._roles.has_array_factors:
             raise ValueError(
                 "This model was fitted with `fit(X, y, groups=...)`: give `groups` too."
             )
@@ -1729,11 +1563,6 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             raise ValueError(
                 f"{factor!r} is no grouping factor: {', '.join(map(repr, self.groups_))}."
             )
-
-    def _only_model(self) -> FittedModel:
-        self._require_one_output()
-        (model,) = self._kept_models()
-        return model
 
     def _require_one_output(self) -> None:
         check_is_fitted(self)
@@ -1746,58 +1575,35 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 "The residual variance is zero or not determined: nothing is known about errors."
             )
 
-    def _at_optimum(self) -> tuple[FittedModel, Any, Any]:
-        """The kept model, and its exact engine for any Gram blocks and for its own."""
+    def _at_optimum(self) -> AtOptimum:
+        """The kept fit, with exact engines."""
         from .kernels.engine import exact_solver
 
-        model = self._only_model()
+        self._require_one_output()
+        (model,) = self._kept_models()
         if self.method == "quick":
             raise ValueError("method='quick' is no optimum of a likelihood: use method='reml'.")
         if not np.isfinite(self.log_likelihood_):
             self._require_errors()
-        prepare = partial(exact_solver, reml=self.method != "ml")
-        return model, prepare, prepare(model.crossproducts)
+        prepare = partial(exact_solver, layout=model.layout, reml=model.method != "ml")
+        return AtOptimum(
+            model=model,
+            coefficients=self._fixed_effects_untested(),
+            residual_sd=float(np.sqrt(self._residual)),
+            prepare=prepare,
+            solve=prepare(model.crossproducts),
+        )
 
-    def _choose(self, wanted: Any, model: FittedModel, method: str) -> dict[str, Parameter | int]:
-        """Parameters that an interval is wanted of, by name; coefficients by their position."""
-        known: dict[str, Parameter | int] = {p.name: p for p in variance_parameters(model)}
-        coefficients = {name: i for i, name in enumerate(self._fixed_names)}
-        without = {}
-        if not self.fit_intercept:
-            del coefficients["intercept"]
-        elif self._roles.blocks:
-            without["intercept"] = "depends on the feature blocks: see `intercept_std_`"
-        variance = np.diag(self.vcov_)
-        for name, i in coefficients.items():
-            if not variance[i] > 0:
-                without[name] = "was dropped as a combination of others"
-            elif method == "profile" and (self.method != "ml" or self.alpha not in (0.0, "auto")):
-                without[name] = (
-                    "has no profile here: fixed parts are compared by method='ml' with alpha=0.0; "
-                    "use confint(method='auto')"
-                )
-        if isinstance(wanted, str):
-            wanted = [wanted]
-        elif wanted is not None and not isinstance(wanted, Sequence):
-            raise ValueError(f"`parameter` must be a name or a list of names, got {wanted!r}.")
-        for name in wanted or ():
-            if name in without:
-                raise ValueError(f"Coefficient {name!r} {without[name]}.")
-        known |= {name: i for name, i in coefficients.items() if name not in without}
-        return choose_parameters(wanted, known)
-
-    def _fixed_estimates(self) -> Array:
+    def _fixed_effects_untested(self) -> Coefficients:
         """Intercept and coefficients of the fixed part."""
-        return np.append(self.intercept_, self._coefficients(self._roles.fixed))
-
-    def _zeta(
-        self, parameter: Parameter | int, model: FittedModel, prepare: Any, solve: Any
-    ) -> Zeta:
-        if isinstance(parameter, Parameter):
-            return variance_zeta(model, solve, parameter)
-        std = float(np.sqrt(self.vcov_[parameter, parameter]))
-        estimate = float(self._fixed_estimates()[parameter])
-        return coefficient_zeta(model, prepare, parameter, estimate, std)
+        return Coefficients(
+            names=self._fixed_names,
+            estimate=np.append(self.intercept_, self.coef_[list(self._roles.fixed)]),
+            covariance=self.vcov_,
+            has_intercept=self.fit_intercept,
+            intercept_std=self.intercept_std_,
+            beside_blocks=bool(self._roles.blocks),
+        )
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
         """Coefficient of determination of the prediction, ``1 - RSS / TSS``.
@@ -1865,331 +1671,20 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         tags.input_tags.sparse = True
         return tags
 
-    def _check_parameters(self) -> None:
-        choices = {
-            "method": METHODS,
-            "solver": get_args(Solver),
-            "fit_intercept": (True, False),
-            "copy_X": (True, False),
-            "unknown_groups": get_args(UnknownGroups),
-            "weight_type": get_args(WeightType),
-            "store_covariance": (True, False, "auto"),
-        }
-        for name, allowed in choices.items():
-            value = getattr(self, name)
-            if value not in allowed:
-                raise ValueError(
-                    f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}."
-                )
-        numbers: tuple[tuple[str, Any, str, int], ...] = (
-            *((("alpha", Real, "'auto' or a number", 0),) if self.alpha != "auto" else ()),
-            ("n_probes", Integral, "an integer", 2),
-            ("max_iter", Integral, "an integer", 1),
-            ("tol", Real, "a number", 0),
-        )
-        for name, kind, noun, least in numbers:
-            value = getattr(self, name)
-            valid = isinstance(value, kind) and not isinstance(value, bool)
-            if not (valid and least <= value < np.inf):
-                raise ValueError(f"`{name}` must be {noun} of at least {least}, got {value!r}.")
-
     def _check_parameters_of(self, roles: ColumnRoles) -> None:
         """Check all parameters beside the columns that a fit has found."""
-        self._check_parameters()
+        parameters = self.get_params(deep=False)
+        check_parameters(parameters)
         check_random_state(self.random_state)
-        self._read_options(roles)
+        read_options(parameters, roles)
 
-    def _read_options(self, roles: ColumnRoles) -> Options:
-        names = [factor.name for factor in roles.factors]
-        if RESIDUAL in names:
-            raise ValueError("A grouping factor cannot be called 'residual': rename its column.")
-        if roles.blocks and self.method == "quick":
-            raise ValueError(
-                "method='quick' is published for grouping factors only: use method='mackay' with "
-                "feature blocks or alpha='auto'."
-            )
-        if RESIDUAL in roles.blocks:
-            raise ValueError("A feature block cannot be called 'residual': give it another name.")
-        self._chosen_factors(self.effects, names)
-        diagonal = read_covariance(self.covariance, names)
-        coefficients = {factor.name: factor.coefficient_names for factor in roles.factors}
-        coefficients |= dict.fromkeys(roles.blocks, BlockComponent.coefficients)
-        held, start = (
-            read_variances(getattr(self, parameter), coefficients, diagonal, parameter)
-            for parameter in ("fixed_variances", "initial_variances")
-        )
-        return Options(
-            method=self.method,
-            alpha=0.0 if self.alpha == "auto" else float(self.alpha),
-            fit_intercept=bool(self.fit_intercept),
-            frequency=self.weight_type == "frequency",
-            diagonal=diagonal,
-            held=held,
-            start=start,
-            max_iter=self.max_iter,
-            tol=self.tol,
-            keep=self.store_covariance,
-        )
-
-    def _build_components(
-        self,
-        table: Table,
-        roles: ColumnRoles,
-        arrays: Sequence[Labels],
-        weights: Array,
-        options: Options,
-    ) -> tuple[list[Grouping], list[AnyComponent]]:
-        """Learn the levels of each factor on the rows of positive weight; build all terms."""
-        rows = _counted(weights)
-        groupings: list[Grouping] = []
-        components: list[Component] = []
-        for i, factor in enumerate(roles.factors):
-            labels = [arrays[i]] if arrays else [table.labels(c) for c in factor.columns]
-            grouping, codes = learn_grouping(factor.name, [column[rows] for column in labels])
-            groupings.append(grouping)
-            components.append(
-                make_component(
-                    factor.name,
-                    factor.coefficient_names,
-                    codes,
-                    grouping.n_levels,
-                    slope_columns(table, factor)[rows],
-                    weights[rows],
-                    intercept=factor.intercept,
-                    diagonal=options.diagonal[factor.name],
-                    held=factor.name in options.held,
-                    confounded=options.fit_intercept,
-                )
-            )
-        require_distinct(components)
-        blocks = [
-            make_block_component(
-                name,
-                table.numeric(columns, copy=False)[rows],
-                weights[rows],
-                centered=options.fit_intercept,
-                held=name in options.held,
-            )
-            for name, columns in roles.blocks.items()
-        ]
-        blocks.sort(key=lambda block: block.term is None or not block.term.is_large)
-        return groupings, [*components, *blocks]
-
-    def _mark_data(
-        self,
-        table: Table,
-        roles: ColumnRoles,
-        fixed: Any,
-        components: Sequence[AnyComponent],
-        y: Array,
-        weights: Array,
-        options: Options,
-    ) -> dict[str, Any]:
-        """What `compare` will know of the model, and of the data it saw."""
-        rows = _counted(weights)
-        response = standardise(y[rows], weights[rows])
-
-        def mark(columns: Any) -> Array:
-            return mark_columns(columns if isinstance(rows, slice) else columns[rows], response)
-
-        factors = {factor.name: factor for factor in roles.factors}
-        slopes = [c for c in dict.fromkeys(roles.slopes) if c not in roles.fixed]
-        of_columns = [mark(fixed)]
-        if slopes:
-            of_columns.append(mark(table.numeric(slopes)))
-        terms: dict[str, dict[str, Any]] = {"factors": {}, "blocks": {}}
-        for component in components:
-            name, held = component.name, options.held.get(component.name)
-            if isinstance(component, BlockComponent):
-                terms["blocks"][name] = {"held": held}
-            else:
-                terms["factors"][name] = mark_factor(
-                    component, response, intercept=factors[name].intercept, held=held
-                )
-        return {
-            "method": self.method,
-            "alpha": options.alpha,
-            "weight_type": self.weight_type,
-            "intercept": options.fit_intercept,
-            "features": [table.name(c) for c in roles.fixed],
-            "columns": [table.name(c) for c in (*roles.fixed, *slopes)],
-            "column_marks": np.hstack(of_columns),
-            "held": options.held.get(RESIDUAL),
-            **terms,
-        }
-
-    def _fitted(self, estimates: Estimates, table: Table, roles: ColumnRoles) -> dict[str, Any]:
-        """Fitted attributes of one response."""
-        fixed_cov = estimates.fixed_cov.copy()
-        if roles.blocks and self.fit_intercept:
-            # Of the rows' mean; at zero of the blocks' columns the blocks are part of it.
-            fixed_cov[0] = fixed_cov[:, 0] = np.nan
-        std = np.sqrt(np.diag(fixed_cov))
-        k = estimates.n_parameters
-        coef, coef_std = np.full((2, table.n_columns), np.nan)
-        coef[list(roles.fixed)] = estimates.coef
-        coef_std[list(roles.fixed)] = std[1:]
-        for name, columns in roles.blocks.items():
-            coef[list(columns)] = estimates.b[name]
-        sigma2 = float(estimates.Sigma[RESIDUAL][0, 0])
-        return {
-            "coef_": coef,
-            "intercept_": estimates.intercept,
-            "_vcov": fixed_cov,
-            "_n_parameters": k,
-            "_n": estimates.n,
-            "_intercept_std": float(std[0]),
-            "_coef_std": coef_std,
-            "variance_components_": by_component(estimates.Sigma),
-            "alpha_": {
-                name: penalty_of(sigma2, float(estimates.Sigma[name][0, 0]))
-                for name in roles.blocks
-            },
-            "random_effects_": {factor.name: estimates.b[factor.name] for factor in roles.factors},
-            "effective_dof_": estimates.gamma,
-            "variance_mc_error_": by_component(estimates.mc_error),
-            "log_likelihood_mc_error_": 0.5 * estimates.deviance_mc_error,
-            "solver_": estimates.solver,
-            "kernel_": estimates.kernel,
-            "n_products_": estimates.n_products,
-            "log_likelihood_": -0.5 * estimates.deviance,
-            "aic_": estimates.deviance + 2.0 * k,
-            "bic_": estimates.deviance + float(np.log(estimates.n)) * k,
-            "n_iter_": estimates.n_iter,
-            "converged_": estimates.converged,
-            "singular_": estimates.singular,
-            "_history": [
-                {**iteration, "variances": by_component(iteration["variances"])}
-                for iteration in estimates.history
-            ],
-        }
-
-    def _keep(
-        self,
-        fitted: dict[str, Any],
-        table: Table,
-        roles: ColumnRoles,
-        groupings: Sequence[Grouping],
-        shell: MacKayMixedRegressor,
-    ) -> None:
+    def _keep(self, attributes: Mapping[str, Any], shell: MacKayMixedRegressor) -> None:
         """Set the fitted attributes, all at once: a fit that failed before this left no trace."""
-        fitted = {
-            **fitted,
-            "group_levels_": {grouping.name: grouping.labels for grouping in groupings},
-            "groups_": [factor.name for factor in roles.factors],
-            "fixed_features_": np.array(
-                range(table.n_columns) if table.names is None else table.names
-            ),
-            "_roles": roles,
-            "_groupings": tuple(groupings),
-        }
         of_columns = ("n_features_in_", "feature_names_in_")
         kept = {name: value for name, value in vars(self).items() if name not in of_columns}
         columns = {name: getattr(shell, name) for name in of_columns if hasattr(shell, name)}
         # One assignment: an interrupt leaves the old fit or the new one.
-        self.__dict__ = {**kept, **fitted, **columns}
-
-    def _warn(
-        self,
-        outputs: Sequence[Estimates],
-        components: Sequence[AnyComponent],
-        groupings: Sequence[Grouping],
-    ) -> None:
-        rounded = [rounding(grouping.name, grouping.column_levels) for grouping in groupings]
-        said: list[tuple[str, type[Warning]]] = [
-            (message, UserWarning)
-            for message in (*rounded, *(message for c in components for message in c.warnings))
-            if message
-        ]
-        said += self._fixed_part_warnings(outputs[0])
-        active = [component for component in components if component.term is not None]
-        found = unidentified(active, outputs[0].identification)
-        said += [(message, UserWarning) for message in found]
-        for j, estimates in enumerate(outputs):
-            where = f"Output {j}: " if len(outputs) > 1 else ""
-            said += [
-                (where + message, category)
-                for message, category in self._output_warnings(estimates, components)
-            ]
-        for message, category in said:
-            warn_user(message, category)
-
-    def _fixed_part_warnings(self, estimates: Estimates) -> list[tuple[str, type[Warning]]]:
-        if len(estimates.dropped):
-            dropped = [self._roles.fixed[i] for i in estimates.dropped]
-            names = ", ".join(repr(self.fixed_features_[c].item()) for c in dropped)
-            message = (
-                f"Fixed features {names} are combinations of the others (or of the intercept) and "
-                "get coefficient 0. Remove them, or give a positive `alpha`."
-            )
-        elif estimates.condition > ILL_CONDITIONED:
-            message = (
-                f"The fixed features are nearly collinear (condition number "
-                f"{estimates.condition:.1e} after scaling): their coefficients are poorly "
-                "determined. Remove some, or give a positive `alpha`."
-            )
-        else:
-            return []
-        return [(message, UserWarning)]
-
-    def _output_warnings(
-        self, estimates: Estimates, components: Sequence[AnyComponent]
-    ) -> list[tuple[str, type[Warning]]]:
-        said: list[tuple[str, type[Warning]]] = []
-        if estimates.exact_fit and components:
-            message = (
-                "The model fits y exactly: the residual variance is zero, and variances cannot be "
-                "estimated (y may be constant, or a function of the features and groups)."
-            )
-            said.append((message, UserWarning))
-        coefficients = {component.name: component.coefficients for component in components}
-        for name, direction in estimates.collapsed:
-            message = (
-                f"method='quick' lost a direction of the covariance of {name!r}: the variance of "
-                f"{combination(direction, coefficients[name])} collapsed to zero, because it is "
-                "less than about three times its sampling variance. Use method='reml' or 'mackay'."
-            )
-            said.append((message, ConvergenceWarning))
-        if not estimates.solved:
-            message = (
-                "Conjugate gradients did not converge: the factors are hardly connected, or their "
-                "variances enormous beside the residual. The estimates are not to be trusted. Use "
-                "solver='exact', or fewer factors."
-            )
-            said.append((message, ConvergenceWarning))
-        elif not estimates.converged and estimates.n_iter < self.max_iter:
-            message = (
-                f"The variances stopped after {estimates.n_iter} iterations, where rounding hides "
-                "which way the criterion falls: some effects vary enormously beside the residual. "
-                "Remove random slopes, or factors whose levels have few rows."
-            )
-            said.append((message, ConvergenceWarning))
-        elif not estimates.converged:
-            message = (
-                f"The variances did not converge in {self.max_iter} iterations; the last change "
-                f"was {estimates.history[-1]['change']:.1e}, `tol` is {self.tol:.1e}. Increase "
-                "`max_iter`, or use method='reml', which needs fewer."
-            )
-            said.append((message, ConvergenceWarning))
-        return said
-
-    def _chosen_factors(self, effects: Any, factors: Sequence[str] | None = None) -> list[str]:
-        """Names of the factors whose effects are added."""
-        known = self.groups_ if factors is None else factors
-        if isinstance(effects, str) and effects in ("conditional", "population"):
-            return list(known) if effects == "conditional" else []
-        if isinstance(effects, str) or not isinstance(effects, Sequence):
-            raise ValueError(
-                "`effects` must be 'conditional', 'population' or a list of grouping factors, "
-                f"got {effects!r}."
-            )
-        for name in effects:
-            if name not in known:
-                raise ValueError(
-                    f"`effects` names {name!r}, which is no grouping factor: "
-                    f"{', '.join(map(repr, known)) or 'there is none'}."
-                )
-        return list(effects)
+        self.__dict__ = {**kept, **attributes, **columns}
 
     @property
     def _has_outputs(self) -> bool:
@@ -2200,18 +1695,6 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def _residual(self) -> Any:
         """Residual variance, of each output."""
         return self.variance_components_[RESIDUAL]
-
-    @property
-    def _places(self) -> dict[str, list[int]]:
-        """Where the fixed features stand in `NewRows.features`, and those of each block."""
-        at = {column: i for i, column in enumerate(self._roles.features)}
-        columns = {FIXED: self._roles.fixed, **self._roles.blocks}
-        return {name: [at[c] for c in group] for name, group in columns.items()}
-
-    def _coefficients(self, columns: Sequence[int]) -> Array:
-        """Coefficients of some columns of X, of shape (p,) or (p, n_outputs)."""
-        coefficients: Array = self.coef_.T[list(columns)]
-        return coefficients
 
     def _kept_models(self) -> tuple[FittedModel, ...]:
         if self._models is None:
@@ -2228,160 +1711,20 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def _read_rows(self, X: Any, groups: Any, effects: Any) -> NewRows:
         check_is_fitted(self)
         table = read_table(self, X, reset=False)
-        chosen = self._chosen_factors(self.effects if effects is None else effects)
-        features = table.numeric(self._roles.features)
-        factors, labels = {}, {}
-        for factor, grouping, columns in self._labels_to_predict(table, groups, chosen):
-            codes = self._encode(grouping, columns)
-            factors[factor.name] = LevelRows(codes, coefficient_columns(table, factor))
-            labels[factor.name] = columns
-        return NewRows(table, features, factors, labels)
+        chosen = choose_factors(self.effects if effects is None else effects, self.groups_)
+        refuse_unseen = self.unknown_groups == "error"
+        rows = self._predictor.read(table, groups, chosen, refuse_unseen=refuse_unseen)
+        say(rows.messages)
+        return rows
 
-    def _mean(self, rows: NewRows) -> Array:
-        return np.asarray(sum(self._parts(rows).values()))
-
-    def _parts(self, rows: NewRows) -> dict[str, Array]:
-        """The fixed part, and what each feature block and chosen factor adds."""
-        if not self._roles.blocks:
-            coef = self._coefficients(self._roles.features)
-            parts = {FIXED: np.asarray(rows.features @ coef + self.intercept_)}
-        else:
-            used = {FIXED: self._roles.fixed, **self._roles.blocks}
-            parts = {
-                name: np.asarray(rows.features[:, place] @ self._coefficients(used[name]))
-                for name, place in self._places.items()
-            }
-            parts[FIXED] = parts[FIXED] + self.intercept_
-        for name, (codes, columns) in rows.factors.items():
-            parts[name] = random_part(codes, columns, self.random_effects_[name])
-        return parts
-
-    def _fixed_and_blocks(self, rows: NewRows) -> tuple[Array, dict[str, Array]]:
-        """Dense columns of the fixed part, its intercept first, and of each feature block."""
-        parts = {name: to_dense(rows.features[:, place]) for name, place in self._places.items()}
-        fixed = parts.pop(FIXED)
-        return np.column_stack([np.ones(len(fixed)), fixed]), parts
-
-    def _all_factors(self, rows: NewRows) -> dict[str, LevelRows]:
-        """Levels of every factor; of those left out each row has an unknown one of its own."""
-        unknown = -1 - np.arange(rows.table.n_rows)
-        return {
-            factor.name: rows.factors.get(factor.name)
-            or LevelRows(unknown, coefficient_columns(rows.table, factor))
-            for factor in self._roles.factors
-        }
+    @property
+    def _predictor(self) -> Predictor:
+        """What the fit knows of rows that it did not see."""
+        return Predictor(
+            self._roles, self._groupings, self.intercept_, self.coef_, self.random_effects_
+        )
 
     def _mean_variance(self, rows: NewRows, *, everything: bool) -> Array:
         """Variance of the error of the mean, with factors left out as unknown or not at all."""
-        factors = self._all_factors(rows) if everything else rows.factors
-        fixed, blocks = self._fixed_and_blocks(rows)
-        variances = [
-            model.variance(model.rows(fixed, factors, blocks)) for model in self._kept_models()
-        ]
+        variances = self._predictor.mean_variance(self._kept_models(), rows, everything=everything)
         return np.column_stack(variances) if self._has_outputs else variances[0]
-
-    def _labels_to_predict(
-        self, table: Table, groups: Any, chosen: Sequence[str]
-    ) -> list[tuple[FactorColumns, Grouping, list[Labels]]]:
-        """Each chosen factor with its levels and the labels of the rows."""
-        from_array = any(not factor.columns for factor in self._roles.factors)
-        pairs = list(zip(self._roles.factors, self._groupings, strict=True))
-        if isinstance(groups, Real):
-            raise ValueError(
-                f"`groups` must be labels of the rows, got {groups!r}: give `level` by its name."
-            )
-        if not from_array:
-            if groups is not None:
-                source = (
-                    "takes its groups from columns of X" if pairs else "was fitted without groups"
-                )
-                raise ValueError(
-                    f"This model {source}; `groups` cannot be given to predict or score."
-                )
-            return [
-                (factor, grouping, [table.labels(column) for column in factor.columns])
-                for factor, grouping in pairs
-                if factor.name in chosen
-            ]
-        if groups is None:
-            if chosen:
-                warn_user(
-                    "This model was fitted with `fit(X, y, groups=...)` and predicts without "
-                    "groups: the prediction leaves out the random effects. Scorers given by name "
-                    "and GridSearchCV.predict never pass groups; name grouping columns of X in "
-                    "the constructor instead, or set effects='population'."
-                )
-            return []
-        names, arrays = read_groups(groups, table.n_rows)
-        if len(names) != len(pairs):
-            raise ValueError(
-                f"`groups` has {len(names)} factors, but the model was fitted with {len(pairs)}: "
-                f"{', '.join(map(repr, self.groups_))}."
-            )
-        # Columns of a data frame are known by their names, others by their order.
-        keys = names if set(names) == set(self.groups_) else self.groups_
-        by_name = dict(zip(keys, arrays, strict=True))
-        return [
-            (factor, grouping, [by_name[factor.name]])
-            for factor, grouping in pairs
-            if factor.name in chosen
-        ]
-
-    def _encode(self, grouping: Grouping, labels: Sequence[Labels]) -> NDArray[np.integer[Any]]:
-        codes = encode(grouping, labels)
-        rounded = rounding(grouping.name, _not_rounded_in_fit(grouping, labels))
-        differs = unlike(grouping, codes, labels)
-        if self.unknown_groups == "error":
-            unseen = unseen_labels(codes, labels)
-            if unseen:
-                named = ", ".join(map(repr, unseen[:5]))
-                if differs:
-                    named += f", which are {differs[0]}, where it saw {differs[1]}"
-                raise ValueError(
-                    f"Grouping factor {grouping.name!r} has labels not seen in fit: {named}. Set "
-                    "unknown_groups='population' to predict them without an effect."
-                )
-        if differs:
-            given, seen = differs
-            warn_user(
-                f"Grouping factor {grouping.name!r} was given {given}, which `fit` never saw; it "
-                f"saw {seen}. These rows are predicted as unknown levels: give labels as `fit` "
-                "saw them."
-            )
-        elif rounded:
-            warn_user(rounded)
-        return codes
-
-
-def _warn_of_no_interval(reasons: Mapping[str, str]) -> None:
-    """Say which parameters have no interval, those of one reason together."""
-    for why in dict.fromkeys(reasons.values()):
-        names = ", ".join(repr(name) for name, reason in reasons.items() if reason == why)
-        warn_user(f"There is no interval of {names}: {why}.")
-
-
-def _warn_of_few_values(names: Sequence[str], values: Array) -> None:
-    """Say which parameters most refits of a bootstrap have no value of; a user should act."""
-    counts = np.sum(~np.isnan(values), axis=0)
-    few = [name for name, count in zip(names, counts, strict=True) if 2 * count < len(values)]
-    if few:
-        warn_user(
-            f"Fewer than half of the resamples have a value of {', '.join(map(repr, few))}, "
-            "because a standard deviation is zero in the others: the interval rests on the rest. "
-            "Use method='profile'."
-        )
-
-
-def _not_rounded_in_fit(grouping: Grouping, columns: Sequence[Labels]) -> list[Labels]:
-    """Columns of labels whose levels are no floating point numbers, of which `fit` has warned."""
-    return [
-        labels
-        for labels, levels in zip(columns, grouping.column_levels, strict=True)
-        if levels.dtype.kind != "f"
-    ]
-
-
-def _counted(weights: Array) -> slice | NDArray[np.bool_]:
-    """Rows of positive weight; where that is all of them a slice, which copies nothing."""
-    positive = weights > 0
-    return slice(None) if positive.all() else positive

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from designs import gram_blocks
 from scipy import linalg, optimize
 
 from sklearn_mackay.covariances.matrices import symmetric_units
@@ -14,7 +15,6 @@ from sklearn_mackay.design.terms import Term
 from sklearn_mackay.evidence.freedom import Freedom
 from sklearn_mackay.evidence.solution import PenalizedSolution, Variances
 from sklearn_mackay.gram.crossproducts import CrossProducts
-from sklearn_mackay.gram.from_rows import build_crossproducts
 
 CROSSED = {
     f"{n_terms} crossed, {s} coefficients": dict(
@@ -49,7 +49,7 @@ class Problem:
     variances: Variances
 
     def crossproducts(self) -> CrossProducts:
-        return build_crossproducts(
+        return gram_blocks(
             self.terms,
             self.X,
             self.y,

@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_mackay import MacKayMixedRegressor
 from sklearn_mackay.design.blocks import make_block
+from sklearn_mackay.design.weighted import WeightedRows
 from sklearn_mackay.frames.roles import FIXED_BLOCK
 from sklearn_mackay.gram.layout import Layout, choose_layout
 from sklearn_mackay.kernels import engine
@@ -287,9 +288,9 @@ def test_rows_and_columns_give_the_same_axes(rng):
     # The same block by its columns' cross-products and by its rows'.
     X = rng.normal(size=(12, 9)) + 2.0
     weights = rng.uniform(0.5, 2.0, size=12)
-    tall = make_block(X, weights, centered=True)
+    tall = make_block(X, WeightedRows(weights), centered=True)
     padded = np.column_stack([X, np.full((12, 8), 7.0)])
-    wide = make_block(padded, weights, centered=True)
+    wide = make_block(padded, WeightedRows(weights), centered=True)
     assert tall.principal is None
     assert wide.principal.shape == (12, 9)
     rows = tall.rows(slice(None)) * tall.scale
@@ -517,7 +518,7 @@ def test_only_a_block_alone_is_eliminated(rng, monkeypatch, blocks, grouped, lar
         layouts.append(choose_layout(crossproducts))
         return layouts[-1]
 
-    monkeypatch.setattr(engine, "choose_layout", recorded)
+    monkeypatch.setattr("sklearn_mackay.model.fit.choose_layout", recorded)
     monkeypatch.setattr("sklearn_mackay.design.blocks.LARGEST_GRAM", largest)
     X, y = regression(rng, 200, 80)
     table = np.column_stack([X, np.arange(200) % 60])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from designs import gram_blocks
 from reference import STRUCTURES, random_problem
 from scipy import sparse, stats
+from solvers import exact_solver, posterior_of
 
-from sklearn_mackay.gram.from_rows import build_crossproducts
-from sklearn_mackay.kernels.engine import exact_solver
-from sklearn_mackay.model.posterior import factorise
+from sklearn_mackay.gram.columns import of_output
 
 DRAWS = 2_000
 REJECTED = 1e-3  # probability of a false alarm of each test; the seeds are fixed
@@ -29,7 +29,7 @@ def test_pivots_have_their_distributions(name, weighted):
     Z = sparse.hstack([term.Z() for term in problem.terms], format="csr")
     b = np.hstack([part.reshape(DRAWS, -1) for part in effects])
     Y = Z @ b.T + np.sqrt(sigma2 / problem.weights)[:, None] * rng.normal(size=(n, DRAWS))
-    crossproducts = build_crossproducts(
+    crossproducts = gram_blocks(
         problem.terms,
         problem.X,
         Y,
@@ -38,7 +38,7 @@ def test_pivots_have_their_distributions(name, weighted):
         n=n,
         sum_log_weights=float(np.sum(np.log(problem.weights))),
     )
-    posterior = factorise(crossproducts, problem.variances)
+    posterior = posterior_of(crossproducts, problem.variances)
     units = np.eye(Z.shape[1] + p)
     ends = np.cumsum([0, *(t.n_levels * t.n_coefficients for t in problem.terms)])
     split = [sparse.csr_array(units[:, a:b]) for a, b in zip(ends[:-1], ends[1:], strict=True)]
@@ -48,7 +48,7 @@ def test_pivots_have_their_distributions(name, weighted):
     std_left_out = np.sqrt(sigma2 / problem.weights / (1 - leverage))
 
     solutions = [
-        exact_solver(crossproducts.for_output(j), reml=True)(problem.variances)
+        exact_solver(of_output(crossproducts, j), reml=True)(problem.variances)
         for j in range(DRAWS)
     ]
     fitted = np.array(

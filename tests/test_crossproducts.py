@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from designs import design_of, gram_blocks
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import Problem, random_problem
 from scipy import sparse
@@ -13,6 +14,8 @@ from scipy import sparse
 from sklearn_mackay._arrays import to_dense
 from sklearn_mackay.design.blocks import make_block
 from sklearn_mackay.design.terms import Term
+from sklearn_mackay.design.weighted import WeightedRows
+from sklearn_mackay.gram.columns import of_output, without_fixed
 from sklearn_mackay.gram.crossproducts import CrossProducts, TermGram
 from sklearn_mackay.gram.from_rows import build_crossproducts
 
@@ -128,7 +131,7 @@ def test_sparse_X_equals_dense(rng, structure):
     problem = replace(problem, X=problem.X * (rng.random(problem.X.shape) < 0.4))
     dense = problem.crossproducts()
     for container in (sparse.csr_array, sparse.csc_array, sparse.coo_array, sparse.csr_matrix):
-        built = build_crossproducts(
+        built = gram_blocks(
             problem.terms,
             container(problem.X),
             problem.y,
@@ -194,16 +197,15 @@ def test_rows_in_blocks_give_the_same(rng, monkeypatch, entries):
 # Feature blocks, and views of the whole
 
 
-def build(terms, X, y, weights, penalty=None):
-    return build_crossproducts(
-        terms,
-        X,
-        y,
-        weights,
-        penalty=np.zeros(X.shape[1]) if penalty is None else penalty,
-        n=len(y),
-        sum_log_weights=0.0,
+def build(terms, X, y, weights):
+    return build_with_large(terms, X, y, weights)[0]
+
+
+def build_with_large(terms, X, y, weights):
+    design = design_of(
+        terms, X, weights, penalty=np.zeros(X.shape[1]), n=len(y), sum_log_weights=0.0
     )
+    return build_crossproducts(design, y)
 
 
 def columns_of(term, gram: TermGram) -> np.ndarray:
@@ -230,13 +232,14 @@ def test_blocks_of_columns_equal_the_dense_product(
     blocks = []
     for size in sizes:
         columns = rng.normal(size=(40, size)) * (rng.random((40, size)) < 0.5)
-        blocks.append(make_block(container(columns), problem.weights, centered=True))
+        blocks.append(make_block(container(columns), WeightedRows(problem.weights), centered=True))
     n_large = sum(block.is_large for block in blocks)
     assert n_large == {"small": 0, "large": 2}[layout]
     y = np.column_stack([problem.y, rng.normal(size=40)])
     terms = [*problem.terms, *blocks]
     X = sparse.csr_array(problem.X) if sparse_X else problem.X
-    crossproducts = build(terms, X, y, problem.weights)
+    crossproducts, large_columns = build_with_large(terms, X, y, problem.weights)
+    assert [*large_columns] == [n for n, gram in enumerate(crossproducts.terms) if gram.is_large]
 
     pairs = list(zip(terms, crossproducts.terms, strict=True))
     parts = [columns_of(term, gram) for term, gram in pairs]
@@ -251,9 +254,10 @@ def test_blocks_of_columns_equal_the_dense_product(
         expected[place, place] = np.diag(np.diag(expected[place, place]))
         for other in large[:i]:
             expected[place, other] = expected[other, place] = 0.0
-        kept = to_dense(crossproducts.terms[n_factors + i].columns)
         root = np.sqrt(problem.weights)[:, None]
-        assert_close(kept, root * to_dense(blocks[i].rows(slice(None))))
+        assert_close(
+            to_dense(large_columns[n_factors + i]), root * to_dense(blocks[i].rows(slice(None)))
+        )
     assert_close(assembled(crossproducts), expected)
     kinds = [gram.is_block for gram in crossproducts.terms]
     assert kinds == [False] * n_factors + [True] * len(blocks)
@@ -270,7 +274,7 @@ def test_a_large_sparse_block_stores_what_its_columns_meet(rng, monkeypatch):
     problem = random_problem(rng, levels=(6,), coefficients=(2,))
     columns = np.zeros((40, 5))
     columns[np.arange(40), np.minimum(problem.terms[0].codes, 4)] = 1.0
-    block = make_block(sparse.csr_array(columns), problem.weights, centered=False)
+    block = make_block(sparse.csr_array(columns), WeightedRows(problem.weights), centered=False)
     table = build([*problem.terms, block], problem.X, problem.y, problem.weights).tables[0, 1]
     assert_array_equal(table.row_levels, [0, 1, 2, 3, 4, 5])
     assert_array_equal(table.column_levels, [0, 1, 2, 3, 4, 4])
@@ -285,14 +289,14 @@ def test_one_of_several_responses(rng, structure, p):
     several = build(problem.terms, problem.X, responses, problem.weights)
     for j, y in enumerate(responses.T):
         alone = build(problem.terms, problem.X, y, problem.weights)
-        assert_close(assembled(several.for_output(j)), assembled(alone))
-        assert alone.for_output(0) is alone
+        assert_close(assembled(of_output(several, j)), assembled(alone))
+        assert of_output(alone, 0) is alone
 
 
 @by_structure
 def test_model_without_its_fixed_part(rng, structure):
     problem = random_problem(rng, p=4, n_penalized=2, weighted=True, **structure)
-    without = problem.crossproducts().without_fixed()
+    without = without_fixed(problem.crossproducts())
     expected = replace(problem, X=problem.X[:, :0], penalty=np.zeros(0)).crossproducts()
     assert_close(assembled(without), assembled(expected))
     assert without.n_unpenalized == len(without.penalty) == 0

@@ -9,6 +9,7 @@ from scipy import sparse
 
 from sklearn_mackay._arrays import root_mean_square, row_scaled, to_dense
 from sklearn_mackay.design.terms import make_term, random_part
+from sklearn_mackay.design.weighted import WeightedRows
 
 ATOL = 1e-13  # some roundings of numbers of order one
 SCALE_RTOL = 1e-14  # a handful of roundings, free of overflow
@@ -37,7 +38,9 @@ def weights(rng):
 @pytest.mark.parametrize("n_slopes, intercept", [(0, True), (1, True), (3, True), (1, False)])
 def test_transform_undoes_scaling_and_centring(rng, codes, weights, n_slopes, intercept, diagonal):
     slopes = 40.0 * rng.normal(loc=[5.0, 0.0, -300.0][:n_slopes], size=(30, n_slopes))
-    term = make_term(codes, 5, slopes, weights, intercept=intercept, diagonal=diagonal)
+    term = make_term(
+        codes, 5, slopes, WeightedRows(weights), intercept=intercept, diagonal=diagonal
+    )
     s = n_slopes + intercept
     assert term.n_coefficients == s
     assert term.diagonal == diagonal
@@ -61,7 +64,9 @@ def test_transform_undoes_scaling_and_centring(rng, codes, weights, n_slopes, in
 @pytest.mark.parametrize("intercept", [False, True])
 def test_slopes_have_unit_root_mean_square(rng, codes, weights, intercept, diagonal):
     slopes = rng.normal(loc=[5.0, 0.0], size=(30, 2)) * [1e-8, 1e6]
-    term = make_term(codes, 5, slopes, weights, intercept=intercept, diagonal=diagonal)
+    term = make_term(
+        codes, 5, slopes, WeightedRows(weights), intercept=intercept, diagonal=diagonal
+    )
     scaled = term.columns[int(intercept) :]
     assert_allclose(np.average(scaled**2, axis=1, weights=weights), 1.0, rtol=ATOL)
     if intercept and not diagonal:
@@ -74,13 +79,17 @@ def test_slopes_have_unit_root_mean_square(rng, codes, weights, intercept, diago
 
 def test_a_shift_of_a_slope_changes_only_the_transform(rng, codes, weights):
     slope = rng.normal(size=(30, 1))
-    here = make_term(codes, 5, slope, weights, intercept=True, diagonal=False)
-    there = make_term(codes, 5, slope + 1000.0, weights, intercept=True, diagonal=False)
+    here = make_term(codes, 5, slope, WeightedRows(weights), intercept=True, diagonal=False)
+    there = make_term(
+        codes, 5, slope + 1000.0, WeightedRows(weights), intercept=True, diagonal=False
+    )
     assert_allclose(here.columns, there.columns, rtol=0, atol=1000 * ATOL)
 
 
 def test_a_slope_of_zeros_keeps_a_finite_scale(codes, weights):
-    term = make_term(codes, 5, np.zeros((30, 1)), weights, intercept=True, diagonal=False)
+    term = make_term(
+        codes, 5, np.zeros((30, 1)), WeightedRows(weights), intercept=True, diagonal=False
+    )
     assert_array_equal(term.columns[1], 0.0)
     assert_array_equal(term.transform, np.eye(2))
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from designs import RegressedPart, laid_out, options, regressed
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.linear_model import Ridge
 
-from sklearn_mackay.design.components import make_component
-from sklearn_mackay.design.fixed import FixedPart, build_fixed_part
+from sklearn_mackay.design.components import Factor
+from sklearn_mackay.design.terms import make_term
+from sklearn_mackay.design.weighted import WeightedRows
 from sklearn_mackay.evidence.solution import Engine
 from sklearn_mackay.frames.options import RESIDUAL
 from sklearn_mackay.kernels.exact import prepare
-from sklearn_mackay.model.options import Options
-from sklearn_mackay.model.problem import fit_model
+from sklearn_mackay.model.estimates import Estimates, estimates
+from sklearn_mackay.model.fit import fit_model
+from sklearn_mackay.model.problem import Fitted
 
 N = 30
 RTOL = 1e-11  # of the largest coefficient; well conditioned problems lose some digits of 16
@@ -27,10 +30,6 @@ in_both_containers = pytest.mark.parametrize("container", CONTAINERS.values(), i
 with_and_without_intercept = pytest.mark.parametrize("fit_intercept", [True, False])
 
 
-def exact_engine(crossproducts, *, reml):
-    return Engine("exact", "lapack", prepare(crossproducts, reml=reml))
-
-
 @pytest.fixture
 def data(rng):
     X = rng.normal(size=(N, 3)) + [0.0, 1.0, -2.0]
@@ -39,9 +38,9 @@ def data(rng):
     return X, y, weights
 
 
-def build(X, y, weights, *, fit_intercept=True, alpha=0.0, container=np.array) -> FixedPart:
+def build(X, y, weights, *, fit_intercept=True, alpha=0.0, container=np.array) -> RegressedPart:
     # A dense X is overwritten, so that each call gets its own.
-    return build_fixed_part(container(X), y, weights, alpha=alpha, fit_intercept=fit_intercept)
+    return regressed(container(X), y, weights, options(alpha, fit_intercept))
 
 
 def least_squares(X, y, weights, fit_intercept=True):
@@ -57,12 +56,12 @@ def least_squares(X, y, weights, fit_intercept=True):
     return coefficients, covariance
 
 
-def estimates(part: FixedPart, weights):
+def estimates_of(part: RegressedPart, weights):
     """What a model without random terms makes of a fixed part."""
     X = part.X.toarray() if sparse.issparse(part.X) else part.X
     gram = X.T @ (weights[:, None] * X)
     beta = np.linalg.solve(gram, X.T @ (weights * part.y))
-    return part.coefficients(beta), part.covariance(np.linalg.inv(gram))
+    return part.coefficients(beta), part.fixed.covariance(np.linalg.inv(gram))
 
 
 def assert_close(actual, expected, *, rtol=RTOL, scale=None):
@@ -80,8 +79,8 @@ def test_dense_columns_become_orthonormal(data, fit_intercept):
     assert_close(gram, np.eye(r), rtol=1e-13)
     if fit_intercept:
         assert_array_equal(part.X[:, -1], 1.0)
-    assert_array_equal(part.penalty, np.zeros(r))
-    assert_array_equal(part.dropped, [])
+    assert_array_equal(part.fixed.penalty, np.zeros(r))
+    assert_array_equal(part.fixed.dropped, [])
 
 
 @in_both_containers
@@ -93,7 +92,7 @@ def test_response_is_reduced_to_its_residual(data, fit_intercept, container):
     assert_close(part.y, y - coefficients[0] - X @ coefficients[1:], scale=y)
     assert_close(part.X.T @ (weights * part.y), np.zeros(part.X.shape[1]), scale=[N], rtol=1e-13)
     assert_array_equal(
-        part.coefficients(np.zeros(part.X.shape[1])), part.to_coefficients @ part.offset
+        part.coefficients(np.zeros(part.X.shape[1])), part.fixed.to_coefficients @ part.offset
     )
 
 
@@ -105,7 +104,7 @@ def test_estimates_equal_least_squares_in_any_unit(data, fit_intercept, scale, c
     expected, expected_cov = least_squares(X, y, weights, fit_intercept)
     part = build(X * scale, y, weights, fit_intercept=fit_intercept, container=container)
     with np.errstate(under="ignore", over="ignore"):
-        coefficients, covariance = estimates(part, weights)
+        coefficients, covariance = estimates_of(part, weights)
     unit = np.array([1.0, scale, scale, scale])
     assert_close(coefficients * unit, expected)
     assert_close(covariance[1:, 1:] * scale * scale, expected_cov[1:, 1:])
@@ -119,10 +118,10 @@ def test_columns_of_very_different_units(data, fit_intercept, container):
     expected, _ = least_squares(X, y, weights, fit_intercept)
     unit = np.array([1e-120, 1.0, 1e120])
     part = build(X * unit, y, weights, fit_intercept=fit_intercept, container=container)
-    coefficients, _ = estimates(part, weights)
-    assert_array_equal(part.dropped, [])
+    coefficients, _ = estimates_of(part, weights)
+    assert_array_equal(part.fixed.dropped, [])
     assert_close(coefficients * np.append(1.0, unit), expected)
-    assert part.condition < 10
+    assert part.fixed.condition < 10
 
 
 @with_and_without_intercept
@@ -136,7 +135,7 @@ def test_offset_of_the_response(data, fit_intercept, offset):
         part = build(X, shifted, weights)
         exact = build(X, y, weights)
         assert_close(part.y, exact.y, rtol=OFFSET_RTOL * offset)
-        coefficients, _ = estimates(part, weights)
+        coefficients, _ = estimates_of(part, weights)
         assert_close(coefficients[1:], expected[1:], rtol=OFFSET_RTOL * offset)
         assert_close(coefficients[0], expected[0] + offset, rtol=1e-14)
         # Rounding of the offset is in y, but none of it is left along X.
@@ -145,7 +144,7 @@ def test_offset_of_the_response(data, fit_intercept, offset):
         # Without an intercept the offset is for X to explain; it is no small residual.
         part = build(X, shifted, weights, fit_intercept=False)
         expected, _ = least_squares(X, shifted, weights, fit_intercept=False)
-        assert_close(estimates(part, weights)[0], expected)
+        assert_close(estimates_of(part, weights)[0], expected)
 
 
 @pytest.mark.parametrize("offset", [1e8, 1e12])
@@ -154,8 +153,8 @@ def test_offset_of_the_columns(data, offset):
     shifted = X + offset
     expected, expected_cov = least_squares(shifted - offset, y, weights)
     part = build(shifted, y, weights)
-    coefficients, covariance = estimates(part, weights)
-    assert_array_equal(part.dropped, [])
+    coefficients, covariance = estimates_of(part, weights)
+    assert_array_equal(part.fixed.dropped, [])
     # Rounding of the mean shifts a column by a few units in the last place of the offset.
     assert_close(coefficients[1:], expected[1:], rtol=OFFSET_RTOL * offset)
     assert_close(covariance[1:, 1:], expected_cov[1:, 1:], rtol=OFFSET_RTOL * offset)
@@ -166,23 +165,23 @@ def test_offset_of_the_columns(data, offset):
 
 def test_condition_is_that_of_the_scaled_columns(data, rng):
     X, y, weights = data
-    assert build(X, y, weights).condition < 10
+    assert build(X, y, weights).fixed.condition < 10
     close = np.column_stack([X, X[:, 0] + 1e-5 * rng.normal(size=N)])
     part = build(close, y, weights)
-    assert_array_equal(part.dropped, [])
-    assert 1e4 < part.condition < 1e6
+    assert_array_equal(part.fixed.dropped, [])
+    assert 1e4 < part.fixed.condition < 1e6
     expected, _ = least_squares(close, y, weights)
     fitted = part.X @ part.offset
     assert_close(fitted, expected[0] + close @ expected[1:], scale=y)
-    assert_close(estimates(part, weights)[0], expected, rtol=TINY_SPREAD_RTOL)
+    assert_close(estimates_of(part, weights)[0], expected, rtol=TINY_SPREAD_RTOL)
 
 
 def test_near_duplicate_of_a_sparse_column_shows_in_its_condition(data, rng):
     X, y, weights = data
     close = np.column_stack([X, X[:, 0] + 1e-4 * rng.normal(size=N)])
     part = build(close, y, weights, container=sparse.csr_array)
-    assert_array_equal(part.dropped, [])
-    assert 1e3 < part.condition < 1e5
+    assert_array_equal(part.fixed.dropped, [])
+    assert 1e3 < part.fixed.condition < 1e5
 
 
 DEPENDENT = {
@@ -202,12 +201,12 @@ def test_dependent_columns_are_dropped_and_named(
     X, y, weights = data
     wide = np.column_stack([X, column(X)])
     part = build(wide, y, weights, fit_intercept=fit_intercept, container=container)
-    assert len(part.dropped) == 1
-    assert set(part.dropped) <= candidates
-    kept = np.setdiff1d(np.arange(4), part.dropped)
+    assert len(part.fixed.dropped) == 1
+    assert set(part.fixed.dropped) <= candidates
+    kept = np.setdiff1d(np.arange(4), part.fixed.dropped)
     expected, expected_cov = least_squares(wide[:, kept], y, weights, fit_intercept)
-    coefficients, covariance = estimates(part, weights)
-    assert_array_equal(coefficients[1 + part.dropped], 0.0)
+    coefficients, covariance = estimates_of(part, weights)
+    assert_array_equal(coefficients[1 + part.fixed.dropped], 0.0)
     at = np.append(0, 1 + kept)
     # Coefficients of a column in units of 1e9 are compared in those units.
     unit = np.append(1.0, np.max(np.abs(wide[:, kept]), axis=0))
@@ -224,8 +223,8 @@ def test_a_constant_column_beside_the_intercept(data, container):
     for constant in (1.0, -3e-7, 0.1, 1e9):
         wide = np.column_stack([X[:, :1], np.full(N, constant), X[:, 1:]])
         part = build(wide, y, weights, container=container)
-        assert_array_equal(part.dropped, [1])
-        coefficients, _ = estimates(part, weights)
+        assert_array_equal(part.fixed.dropped, [1])
+        coefficients, _ = estimates_of(part, weights)
         expected, _ = least_squares(X, y, weights)
         assert_close(coefficients, np.insert(expected, 2, 0.0))
 
@@ -249,19 +248,19 @@ def test_a_constant_column_without_an_intercept_stays(data, container):
     X, y, weights = data
     wide = np.column_stack([X, np.full(N, 5.0)])
     part = build(wide, y, weights, fit_intercept=False, container=container)
-    assert_array_equal(part.dropped, [])
+    assert_array_equal(part.fixed.dropped, [])
     expected, _ = least_squares(X, y, weights)
-    assert_close(estimates(part, weights)[0], [0.0, *expected[1:], expected[0] / 5.0])
+    assert_close(estimates_of(part, weights)[0], [0.0, *expected[1:], expected[0] / 5.0])
 
 
 def test_several_dependent_columns(data):
     X, y, weights = data
     wide = np.column_stack([np.zeros(N), X, X @ [1.0, 1.0, 0.0], np.full(N, 2.0), X[:, 0]])
     part = build(wide, y, weights)
-    assert len(part.dropped) == 4
-    assert {0, 5} < set(part.dropped)
+    assert len(part.fixed.dropped) == 4
+    assert {0, 5} < set(part.fixed.dropped)
     expected, _ = least_squares(X, y, weights)
-    coefficients, _ = estimates(part, weights)
+    coefficients, _ = estimates_of(part, weights)
     assert_close(coefficients[0] + wide @ coefficients[1:], expected[0] + X @ expected[1:])
 
 
@@ -275,7 +274,7 @@ def test_no_columns_or_only_columns_of_zeros(data, fit_intercept):
     ]:
         part = build(X, y, weights, fit_intercept=fit_intercept, container=container)
         assert part.X.shape == (N, int(fit_intercept))
-        assert_array_equal(part.dropped, np.arange(X.shape[1]))
+        assert_array_equal(part.fixed.dropped, np.arange(X.shape[1]))
         mean = np.average(y, weights=weights) if fit_intercept else 0.0
         coefficients = part.coefficients(np.zeros(int(fit_intercept)))
         assert_close(coefficients, np.append(mean, np.zeros(X.shape[1])))
@@ -297,7 +296,7 @@ def test_saturated_gives_the_least_norm_solution(rng, fit_intercept, weighted, c
     coefficients = part.coefficients(np.zeros(part.X.shape[1]))
     assert_close(coefficients, np.append(intercept, slopes))
     assert_close(part.y, np.zeros(n), scale=y)
-    assert_array_equal(part.dropped, [])
+    assert_array_equal(part.fixed.dropped, [])
     limit = Ridge(alpha=1e-9, fit_intercept=fit_intercept, solver="svd").fit(X, y)
     assert_close(coefficients[1:], limit.coef_, rtol=1e-7)
 
@@ -325,7 +324,7 @@ def test_an_exact_fit_by_dependent_columns_has_least_norm(data):
     part = build(np.column_stack([X, X[:, 0]]), y, weights)
     coefficients = part.coefficients(np.zeros(part.X.shape[1]))
     assert_close(coefficients, [1.0, 0.5, 0.0, 0.0, 0.5])
-    assert_array_equal(part.dropped, [])
+    assert_array_equal(part.fixed.dropped, [])
 
 
 @in_both_containers
@@ -334,7 +333,7 @@ def test_log_det_of_the_basis(data, fit_intercept, container):
     X, y, weights = data
     wide = np.column_stack([X * [1.0, 50.0, 0.1], X[:, 0] + X[:, 1]])
     part = build(wide, y, weights, fit_intercept=fit_intercept, container=container)
-    kept = np.setdiff1d(np.arange(4), part.dropped)
+    kept = np.setdiff1d(np.arange(4), part.fixed.dropped)
     design = np.column_stack([np.ones(N)] * fit_intercept + [wide[:, kept]])
     internal = part.X.toarray() if sparse.issparse(part.X) else part.X
     # X_internal = X_user A gives |X_i'WX_i| = |X_u'WX_u| |A|^2.
@@ -342,7 +341,7 @@ def test_log_det_of_the_basis(data, fit_intercept, container):
         np.linalg.slogdet(columns.T @ (weights[:, None] * columns))[1]
         for columns in (design, internal)
     )
-    assert_close(part.log_det_basis, 0.5 * (internal_det - user_det), scale=[1.0])
+    assert_close(part.fixed.log_det_basis, 0.5 * (internal_det - user_det), scale=[1.0])
 
 
 @in_both_containers
@@ -351,28 +350,24 @@ def test_penalised_columns_keep_their_penalty_in_the_users_units(data, fit_inter
     X, y, weights = data
     X = X * [1.0, 1e3, 1e-3]
     part = build(X, y, weights, alpha=2.5, fit_intercept=fit_intercept, container=container)
-    assert_array_equal(part.penalty > 0, [True] * 3 + [False] * fit_intercept)
+    assert_array_equal(part.fixed.penalty > 0, [True] * 3 + [False] * fit_intercept)
     beta = np.array([0.3, -1.0, 2.0, 0.7][: 3 + fit_intercept])
-    user = part.to_coefficients @ beta
-    assert_close(np.sum(part.penalty * beta**2), 2.5 * np.sum(user[1:] ** 2))
+    user = part.fixed.to_coefficients @ beta
+    assert_close(np.sum(part.fixed.penalty * beta**2), 2.5 * np.sum(user[1:] ** 2))
     internal = part.X.toarray() if sparse.issparse(part.X) else part.X
     assert_close(internal @ beta, user[0] + X @ user[1:])
-    assert_array_equal(part.dropped, [])
+    assert_array_equal(part.fixed.dropped, [])
 
 
-def options(alpha, fit_intercept, held=None, frequency=True):
-    return Options(
-        method="reml",
-        alpha=alpha,
-        fit_intercept=fit_intercept,
-        frequency=frequency,
-        diagonal={"g": False},
-        held=held or {},
-        start={},
-        max_iter=100,
-        tol=1e-8,
-        keep=False,
-    )
+def exact_engine(crossproducts, layout, large, *, reml):
+    assert not large
+    return Engine("exact", "tensorflow", prepare(crossproducts, layout, reml=reml))
+
+
+def fit(X, y, weights, settings, factors=()) -> tuple[Fitted, Estimates]:
+    design, response = laid_out(X, y, weights, settings, factors)
+    ((fitted, errors),) = fit_model(design, response, settings, exact_engine, lambda _: None)
+    return fitted, estimates(fitted, errors)
 
 
 @in_both_containers
@@ -381,15 +376,7 @@ def options(alpha, fit_intercept, held=None, frequency=True):
 def test_penalised_model_equals_ridge(data, alpha, fit_intercept, container):
     X, y, weights = data
     wide = np.column_stack([X, X[:, 0] * 1e3, np.zeros(N)])
-    (model,) = fit_model(
-        container(wide),
-        y[:, None],
-        weights,
-        [],
-        options(alpha, fit_intercept),
-        exact_engine,
-        lambda _: None,
-    )
+    _, model = fit(container(wide), y, weights, options(alpha, fit_intercept))
     ridge = Ridge(alpha=alpha, fit_intercept=fit_intercept, solver="svd")
     ridge.fit(wide, y, sample_weight=weights)
     unit = np.array([1.0, 1.0, 1.0, 1e3, 1.0])
@@ -404,28 +391,12 @@ def test_penalised_model_with_a_factor_equals_ridge_on_its_columns(data, rng, fi
     X, y, weights = data
     codes = rng.permutation(np.arange(N) % 5)
     alpha, sigma2, tau2 = 3.0, 1.5, 0.8
-    component = make_component(
-        "g",
-        ("intercept",),
-        codes,
-        5,
-        np.zeros((N, 0)),
-        weights,
-        intercept=True,
-        diagonal=False,
-        held=True,
-        confounded=fit_intercept,
-    )
+    rows = WeightedRows(weights)
+    term = make_term(codes, 5, np.zeros((N, 0)), rows, intercept=True, diagonal=False)
+    factor = Factor("g", ("intercept",), 5, False, term.transform)
     held = {"g": np.array([[tau2]]), RESIDUAL: np.array([[sigma2]])}
-    (model,) = fit_model(
-        X.copy(),
-        y[:, None],
-        weights,
-        [component],
-        options(alpha, fit_intercept, held),
-        exact_engine,
-        lambda _: None,
-    )
+    settings = options(alpha, fit_intercept, held)
+    _, model = fit(X.copy(), y, weights, settings, [(factor, term)])
     # b ~ N(0, tau2) is a column whose ridge penalty is sigma2 / tau2.
     scale = np.sqrt(alpha * tau2 / sigma2)
     Z = np.eye(5)[codes] * scale
@@ -443,16 +414,14 @@ def test_precision_weights_have_the_unit_of_the_residual_variance(data, factor, 
     X, y, weights = data
     wide = np.column_stack([X, X[:, 0] - 2 * X[:, 1]])
 
-    def fit(unit):
+    def in_unit(unit):
         settings = options(alpha * unit, True, frequency=False)
-        (model,) = fit_model(
-            container(wide), y[:, None], weights * unit, [], settings, exact_engine, lambda _: None
-        )
-        return model
+        return fit(container(wide), y, weights * unit, settings)
 
-    expected, actual = fit(1.0), fit(factor)
-    assert_array_equal(actual.dropped, expected.dropped)
-    assert len(actual.dropped) == (alpha == 0)
+    (fit_expected, expected), (fit_actual, actual) = in_unit(1.0), in_unit(factor)
+    dropped = fit_actual.problem.fixed.dropped
+    assert_array_equal(dropped, fit_expected.problem.fixed.dropped)
+    assert len(dropped) == (alpha == 0)
     assert_close(actual.coef, expected.coef)
     assert_close(actual.Sigma[RESIDUAL], factor * expected.Sigma[RESIDUAL])
     assert_close(actual.deviance, expected.deviance)
@@ -467,4 +436,4 @@ def test_rows_in_blocks_give_the_same(data, monkeypatch):
     blocks = build(X, y, weights)
     assert_close(blocks.y, whole.y)
     assert_close(blocks.X @ blocks.X.T, whole.X @ whole.X.T)
-    assert_allclose(blocks.log_det_basis, whole.log_det_basis, rtol=RTOL)
+    assert_allclose(blocks.fixed.log_det_basis, whole.fixed.log_det_basis, rtol=RTOL)

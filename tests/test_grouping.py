@@ -380,8 +380,8 @@ def test_times_with_a_zone_are_levels_in_utc():
 )
 def test_ids_that_floats_round_are_told(labels, kind, limit):
     expected = f"'g' has floating point labels ({kind}) of {limit} or more, where neighbouring"
-    assert expected in rounding("g", [labels])
-    assert expected in rounding("g", [np.array([1, 2]), labels])
+    assert expected in rounding("g", [labels]).text
+    assert expected in rounding("g", [np.array([1, 2]), labels]).text
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from designs import gram_blocks
 from identification import faults
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import Problem, random_problem
@@ -19,10 +20,10 @@ from sklearn_mackay import MacKayMixedRegressor
 from sklearn_mackay.covariances.matrices import symmetric_units
 from sklearn_mackay.design.blocks import make_block
 from sklearn_mackay.design.terms import make_term
+from sklearn_mackay.design.weighted import WeightedRows
 from sklearn_mackay.evidence.identification import Identification, identify
 from sklearn_mackay.evidence.restarts import other_starts
 from sklearn_mackay.evidence.solution import Variances
-from sklearn_mackay.gram.from_rows import build_crossproducts
 
 RTOL = 1e-6  # the optimisers of other programs, and ours
 CRITERION_ATOL = 1e-6  # deviance between optimisers
@@ -69,7 +70,12 @@ def problem_of(
     """One factor with some slopes, without a fixed part."""
     weights = np.ones(len(codes)) if weights is None else weights
     term = make_term(
-        codes, int(codes.max()) + 1, columns, weights, intercept=intercept, diagonal=diagonal
+        codes,
+        int(codes.max()) + 1,
+        columns,
+        WeightedRows(weights),
+        intercept=intercept,
+        diagonal=diagonal,
     )
     base = random_problem(np.random.default_rng(0), n=len(codes), levels=(2,), p=0)
     return replace(base, terms=(term,), weights=weights)
@@ -137,10 +143,12 @@ def test_two_factors_have_a_direction_in_common():
     g, s = np.repeat(np.arange(6), 6), np.tile(np.repeat([0, 1], 3), 6)
     slopes = np.column_stack([s == 0, s == 1]) * 1.0
     ones = np.ones(36)
-    within = make_term(2 * g + s, 12, np.zeros((36, 0)), ones, intercept=True, diagonal=False)
+    within = make_term(
+        2 * g + s, 12, np.zeros((36, 0)), WeightedRows(ones), intercept=True, diagonal=False
+    )
     base = random_problem(np.random.default_rng(0), n=36, levels=(2,), p=1)
     for diagonal, n_parameters in ((True, 3), (False, 4)):
-        term = make_term(g, 6, slopes, ones, intercept=False, diagonal=diagonal)
+        term = make_term(g, 6, slopes, WeightedRows(ones), intercept=False, diagonal=diagonal)
         problem = replace(base, terms=(term, within), weights=ones)
         found = found_in(problem)
         assert found.together == (0, 1)
@@ -196,8 +204,8 @@ def test_columns_as_many_as_rows_and_orthogonal_are_no_block():
     columns = linalg.qr(rng.normal(size=(8, 8)))[0]
     ones = np.ones(8)
     for scale, is_told in ((np.ones(8), False), (np.linspace(1, 2, 8), True)):
-        block = make_block(columns * scale, ones, centered=False)
-        crossproducts = build_crossproducts(
+        block = make_block(columns * scale, WeightedRows(ones), centered=False)
+        crossproducts = gram_blocks(
             [block],
             np.zeros((8, 0)),
             rng.normal(size=8),

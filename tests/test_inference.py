@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
 from typing import Any
 
@@ -14,19 +15,19 @@ from numpy.random import RandomState
 from numpy.testing import assert_allclose, assert_array_equal
 from reference_data import DATA, load_reference, read_table
 from scipy import optimize, sparse, stats
+from solvers import exact_solver
 from test_estimator import Data
 
 from sklearn_mackay import MacKayMixedRegressor
-from sklearn_mackay._regressor import _warn_of_few_values
 from sklearn_mackay.evidence.criterion import deviance
 from sklearn_mackay.inference.bootstrap import bootstrap, bootstrap_interval, resample
-from sklearn_mackay.inference.coefficients import with_intercept_std
+from sklearn_mackay.inference.coefficients import untested, with_intercept_std
 from sklearn_mackay.inference.coordinates import Coordinates
 from sklearn_mackay.inference.curvature import curvature
 from sklearn_mackay.inference.intervals import t_interval
 from sklearn_mackay.inference.parameters import Parameter, variance_parameters
 from sklearn_mackay.inference.profiles import Zeta, profiled
-from sklearn_mackay.kernels.engine import exact_solver
+from sklearn_mackay.model.messages import few_values
 
 LME4: dict[str, Any] = json.loads((DATA / "inference.json").read_text())
 
@@ -430,7 +431,7 @@ def test_the_curvature_is_computed_once_and_for_coefficients_only(data, monkeypa
         calls.append(arguments)
         return curvature(*arguments)
 
-    monkeypatch.setattr("sklearn_mackay._regressor.curvature", counted)
+    monkeypatch.setattr("sklearn_mackay.inference.at_optimum.curvature", counted)
     model = MacKayMixedRegressor("a").fit(data.frame[["x", "z", "a"]], data.y)
     model.confint("sd(residual)")
     assert len(calls) == 0
@@ -444,7 +445,7 @@ def test_coefficients_without_a_curvature_do_not_end_the_profiles(data, monkeypa
 
     model = MacKayMixedRegressor("a").fit(data.frame[["x", "a"]], data.y)
     expected = model.confint("sd(residual)")
-    monkeypatch.setattr("sklearn_mackay._regressor.curvature", fails)
+    monkeypatch.setattr("sklearn_mackay.inference.at_optimum.curvature", fails)
     with pytest.warns(UserWarning, match="no interval of 'intercept', 'x': the equations are sing"):
         found = model.confint()
     assert np.all(np.isnan([found["x"], found["intercept"]]))
@@ -637,7 +638,7 @@ def sloped(tau: float, seed: int, L: int = 6) -> tuple[pd.DataFrame, np.ndarray]
 def test_a_correlation_keeps_its_bootstrap_where_some_resamples_have_none(seed):
     X, y = sloped(0.3, seed)
     model = MacKayMixedRegressor("g", random_slopes={"g": ["x"]}).fit(X, y)
-    (kept,), tests = model._models, model._untested()
+    (kept,), tests = model._models, untested(model._fixed_effects_untested())
     prepare = partial(exact_solver, reml=True)
     refits = bootstrap(
         kept, prepare, n_resamples=60, tol=1e-7, n_jobs=None, random_state=RandomState(0)
@@ -679,10 +680,11 @@ def test_a_correlation_without_an_estimate_leaves_the_other_intervals():
 def test_a_correlation_that_few_resamples_have_is_told():
     names, values = ["sd(g: x)", "cor(g: intercept, x)"], np.full((10, 2), 0.5)
     values[:5, 1] = np.nan
-    _warn_of_few_values(names, values)
+    assert few_values(names, values) == []
     values[5, 1] = np.nan
-    with pytest.warns(UserWarning, match="Fewer than half .* value of 'cor.g: intercept, x.', "):
-        _warn_of_few_values(names, values)
+    (message,) = few_values(names, values)
+    assert re.match("Fewer than half .* value of 'cor.g: intercept, x.', ", message.text)
+    assert message.category is UserWarning
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 from reference import random_problem
 from sklearn.exceptions import ConvergenceWarning
+from solvers import prepare_exact
 
 from sklearn_mackay import MacKayMixedRegressor, _machine
 from sklearn_mackay.evidence.solution import Variances
@@ -54,6 +55,7 @@ def iterative_engine(crossproducts, *, n_probes=32, reml=True, seed=0):
     return iterative.IterativeEngine(
         crossproducts,
         choose_layout(crossproducts),
+        {},
         reml=reml,
         n_probes=n_probes,
         random_state=np.random.RandomState(seed),
@@ -84,7 +86,7 @@ def test_equals_the_exact_engine(rng, tight, monkeypatch, structure, reml, singu
     problem = random_problem(rng, n=900, **STRUCTURES[structure])
     crossproducts = problem.crossproducts()
     variances = deficient(problem.variances) if singular else problem.variances
-    expected = exact.prepare(crossproducts, reml=reml)(variances)
+    expected = prepare_exact(crossproducts, reml=reml)(variances)
     solve = iterative_engine(crossproducts, reml=reml)
     solution = solve(variances)
     assert solution.finite
@@ -134,7 +136,7 @@ def test_a_small_term_leaves_the_others_loosely_coupled(rng):
     problem = random_problem(rng, n=4000, levels=(300, 200, 8))
     solve = iterative_engine(problem.crossproducts(), n_probes=4)
     solution = solve(problem.variances)
-    expected = exact.prepare(problem.crossproducts(), reml=True)(problem.variances)
+    expected = prepare_exact(problem.crossproducts(), reml=True)(problem.variances)
     assert solve.n_products < 20
     assert_close(solution.N[2], expected.N[2], rtol=1e-3)
 

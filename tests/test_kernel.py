@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from reference import STRUCTURES, Dense, Problem, moved, random_problem, unit_directions
 from scipy import stats
 from scipy.linalg import block_diag
+from solvers import prepare_exact
 from threadpoolctl import threadpool_limits
 
 from sklearn_mackay.covariances.matrices import symmetric_units
@@ -44,7 +45,7 @@ def one_thread():
         yield
 
 
-ENGINES = {"eliminated": exact.prepare, "dense": prepare_dense}
+ENGINES = {"eliminated": prepare_exact, "dense": prepare_dense}
 
 by_engine = pytest.mark.parametrize("prepare", ENGINES.values(), ids=ENGINES)
 by_criterion = pytest.mark.parametrize("reml", [True, False], ids=["REML", "ML"])
@@ -64,7 +65,7 @@ by_differentiated = pytest.mark.parametrize(
 
 
 def kernel(problem: Problem, *, reml: bool = True):
-    return exact.prepare(problem.crossproducts(), reml=reml)
+    return prepare_exact(problem.crossproducts(), reml=reml)
 
 
 def system_of(problem: Problem) -> blocks.System:

@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import STRUCTURES, Dense, random_problem
+from solvers import prepare_exact
 from threadpoolctl import threadpool_limits
 
 from sklearn_mackay.evidence.solution import Variances
-from sklearn_mackay.kernels import exact, krylov
+from sklearn_mackay.kernels import krylov
 from sklearn_mackay.kernels.dense import prepare as prepare_dense
 
 RTOL = 1e-10  # of an array's largest entry; both sides lose a few digits of 16
 CG_TOLERANCE = 1e-13  # of a residual; order 10, condition about 1e2
 QUADRATURE_RTOL = 1e-8  # the last products see rounding of the first
 
-ENGINES = {"eliminated": exact.prepare, "dense": prepare_dense}
+ENGINES = {"eliminated": prepare_exact, "dense": prepare_dense}
 LAYOUTS = ["1 crossed, 2 coefficients", "2 crossed, 2 coefficients", "nested and crossed"]
 
 by_engine = pytest.mark.parametrize("prepare", ENGINES.values(), ids=ENGINES)

@@ -9,9 +9,9 @@ import pytest
 from numpy.testing import assert_allclose
 from reference import STRUCTURES, Dense, Problem, random_problem
 from scipy import sparse
+from solvers import posterior_of
 
 from sklearn_mackay.evidence.solution import Variances
-from sklearn_mackay.model.posterior import factorise
 
 RTOL = 1e-10  # of the largest entry; both sides lose a few digits of 16
 DRAWS = 40_000
@@ -40,7 +40,7 @@ def assert_covariance_of_rows(problem: Problem, rng: np.random.Generator, n: int
     """Covariance and variances of random rows are those of dense algebra."""
     random, X, dense_rows = random_rows(rng, problem, n)
     expected = dense_rows @ dense_covariance(problem) @ dense_rows.T
-    posterior = factorise(problem.crossproducts(), problem.variances)
+    posterior = posterior_of(problem.crossproducts(), problem.variances)
     rows = posterior.rows(random, X)
     size = np.max(np.abs(expected))
     assert_allclose(posterior.covariance(rows), expected, rtol=0, atol=RTOL * size)
@@ -69,7 +69,7 @@ def test_singular_covariances_leave_their_null_directions_certain():
     assert_covariance_of_rows(problem, rng, 8)
     random, X, _ = random_rows(rng, problem, 8)
     zero = Variances(problem.variances.sigma2, tuple(0 * S for S in problem.variances.Sigma))
-    posterior = factorise(problem.crossproducts(), zero)
+    posterior = posterior_of(problem.crossproducts(), zero)
     only_random = posterior.rows(random, np.zeros_like(X))
     assert np.all(posterior.variance(only_random) == 0.0)
 
@@ -78,7 +78,7 @@ def test_variance_does_not_depend_on_how_many_rows_are_taken_at_once(monkeypatch
     rng = np.random.default_rng(3)
     problem = random_problem(rng, levels=(9, 4, 5))
     random, X, _ = random_rows(rng, problem, 50)
-    at_once = factorise(problem.crossproducts(), problem.variances)
+    at_once = posterior_of(problem.crossproducts(), problem.variances)
     rows = at_once.rows(random, X)
     expected = at_once.variance(rows)
     monkeypatch.setattr(
@@ -86,7 +86,7 @@ def test_variance_does_not_depend_on_how_many_rows_are_taken_at_once(monkeypatch
         lambda n, _: [slice(i, i + 7) for i in range(0, n, 7)],
     )
     monkeypatch.setattr("sklearn_mackay.model.posterior.KEPT_ENTRIES", 0)
-    piecewise = factorise(problem.crossproducts(), problem.variances)
+    piecewise = posterior_of(problem.crossproducts(), problem.variances)
     assert_allclose(piecewise.variance(rows), expected, rtol=RTOL)
     assert piecewise.variance(rows[:0]).shape == (0,)
 
@@ -96,7 +96,7 @@ def test_samples_have_the_covariance(name):
     rng = np.random.default_rng(4)
     problem = random_problem(rng, n=60, **STRUCTURES[name])
     random, X, _ = random_rows(rng, problem, 10)
-    posterior = factorise(problem.crossproducts(), problem.variances)
+    posterior = posterior_of(problem.crossproducts(), problem.variances)
     rows = posterior.rows(random, X)
     draws = rows @ posterior.sample(DRAWS, np.random.RandomState(0))
     std = np.sqrt(posterior.variance(rows))
@@ -112,7 +112,7 @@ def test_survives_pickling():
     rng = np.random.default_rng(5)
     problem = random_problem(rng, levels=(9, 4))
     random, X, _ = random_rows(rng, problem, 5)
-    posterior = factorise(problem.crossproducts(), problem.variances)
+    posterior = posterior_of(problem.crossproducts(), problem.variances)
     rows = posterior.rows(random, X)
     again = pickle.loads(pickle.dumps(posterior))
     assert_allclose(again.variance(rows), posterior.variance(rows), rtol=1e-14)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sklearn_mackay._messages import Message
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "user_guide" / "troubleshooting.rst"
 
@@ -45,18 +47,14 @@ def named_strings(tree: ast.Module) -> dict[str, str]:
 
 
 def texts(source: str) -> Iterator[str]:
-    """What a module raises or warns of, and what it keeps to warn of later."""
+    """What a module raises, and what it has faces warn of."""
     tree = ast.parse(source)
     strings = named_strings(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             yield text(node.exc.args[0], strings)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "warn_user":
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == Message.__name__:
             yield text(node.args[0], strings)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "notes.append":
-            yield text(node.args[0], strings)
-        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "message":
-            yield text(node.value, strings)
 
 
 def messages(source: str) -> list[str]:
@@ -68,10 +66,9 @@ def messages(source: str) -> list[str]:
     ("source", "message"),
     [
         ("raise ValueError(f'`{name}` is' f' {value!r}.')", "`...` is ...."),
-        ("warn_user(f'{sum(a):.1f} {b[0]} left.')", "... ... left."),
-        ("notes.append('It is odd.')", "It is odd."),
-        ("message = 'Kept for later.'", "Kept for later."),
-        ("message = f'{name}: '\nraise KeyError(f'{message}gone.')", "...: gone."),
+        ("said.append(Message(f'{sum(a):.1f} {b[0]} left.'))", "... ... left."),
+        ("yield Message('It is odd.', UserWarning)", "It is odd."),
+        ("start = f'{name}: '\nraise KeyError(f'{start}gone.')", "...: gone."),
         ("NAME = 'x'\nraise KeyError(f'{NAME!r} is taken.')", "'x' is taken."),
         ("def advice(a): return f'{a} fails.'\nraise KeyError(advice(1))", "... fails."),
     ],

@@ -288,7 +288,7 @@ def test_without_a_covariance_the_error_says_how_to_get_it(data):
 
 
 def test_auto_keeps_what_is_small(monkeypatch, data):
-    monkeypatch.setattr("sklearn_mackay.model.estimates.KEPT_ENTRIES", 10)
+    monkeypatch.setattr("sklearn_mackay.model.fit.KEPT_ENTRIES", 10)
     model = MacKayMixedRegressor(**PARAMETERS).fit(data.frame, data.y)
     assert not hasattr(model, "random_effects_std_")
     with pytest.raises(ValueError, match="more than the 16 MiB of store_covariance='auto'"):

@@ -208,10 +208,10 @@ def test_what_is_held_does_not_move(rng, update):
 
 
 def test_a_common_scale_is_free_only_where_everything_is():
-    assert Freedom((True, True), True, (False, False), 10.0, ()).scale
-    assert Freedom((), True, (), 10.0, ()).scale
-    assert not Freedom((True, False), True, (False, False), 10.0, ()).scale
-    assert not Freedom((True, True), False, (False, False), 10.0, ()).scale
+    assert Freedom((True, True), True, (False, False), 10.0, ()).is_rescalable
+    assert Freedom((), True, (), 10.0, ()).is_rescalable
+    assert not Freedom((True, False), True, (False, False), 10.0, ()).is_rescalable
+    assert not Freedom((True, True), False, (False, False), 10.0, ()).is_rescalable
 
 
 @by_structure

@@ -11,14 +11,14 @@ and products with ``Z'WZ`` go through the rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse
 
-from .._arrays import Array, row_blocks, to_dense
+from .._arrays import Array, Matrix, row_blocks, to_dense
+from .weighted import WeightedRows
 
 NEGLIGIBLE = 1e-14  # eigenvalue relative to the largest that is rounding
 LARGEST_GRAM = 3000  # order of a matrix whose eigendecomposition takes seconds
@@ -42,7 +42,7 @@ class Block:
         ``W^1/2 U D^-1`` then.
     """
 
-    columns: Any
+    columns: Matrix
     center: Array
     scale: float
     principal: Array | None
@@ -63,7 +63,7 @@ class Block:
         """Whether the block has no principal axes, because they would take too long to find."""
         return bool(min(self.columns.shape) > LARGEST_GRAM)
 
-    def rows(self, rows: slice) -> Any:
+    def rows(self, rows: slice) -> Matrix:
         """Some rows of the columns that cross-products are taken of; sparse where they are."""
         if self.principal is not None:
             return self.principal[rows]
@@ -88,20 +88,21 @@ class Block:
         spread = self.columns.T @ self.dual - np.outer(self.center, np.sum(self.dual, axis=0))
         return np.asarray(spread if axes is None else spread @ axes) / self.scale
 
-    def without_rows(self) -> Block:
-        """The same without the training rows."""
-        return replace(self, columns=self.columns[:0].copy(), principal=None, dual=None)
+    def effects(self, b: Array, axes: Array | None) -> Array:
+        """Coefficients (p,) of the user's columns, of the solution's (r, 1) along the axes."""
+        along_columns = b[:, 0] if axes is None else axes @ b[:, 0]
+        return self.coefficients(along_columns)
 
 
-def make_block(columns: Any, weights: Array, *, centered: bool) -> Block | None:
+def make_block(columns: Matrix, rows: WeightedRows, *, centered: bool) -> Block | None:
     """Scale a block as a whole, and find its principal axes from its rows where they are fewer.
 
     Parameters
     ----------
     columns : ndarray or sparse array of shape (n, p)
         The user's columns.
-    weights : ndarray of shape (n,)
-        Positive row weights.
+    rows : WeightedRows
+        Row weights.
     centered : bool
         Whether an intercept makes centring a mere change of the intercept. Sparse columns are
         centred only where their principal axes come from the rows.
@@ -117,33 +118,30 @@ def make_block(columns: Any, weights: Array, *, centered: bool) -> Block | None:
     if centered and np.all(constant):
         return None
     if centered and p and (is_dual or not sparse.issparse(columns)):
-        center = np.asarray(columns.T @ weights) / np.sum(weights)
+        center = rows.mean(columns)
         # The mean of equal numbers may be another in its last place.
         center[constant] = to_dense(columns[:1])[0, constant]
     if not is_dual:
-        total = sum(
-            _sum_of_squares(columns[rows], center, weights[rows]) for rows in row_blocks(n, p)
-        )
-        scale = np.sqrt(total / (np.sum(weights) * p)) if p else 0.0
+        scale = np.sqrt(rows.sum_of_squares(columns, center) / (rows.total * p)) if p else 0.0
         return Block(columns, center, float(scale), None, None) if scale > 0 else None
-    root = np.sqrt(weights)
-    values, U = linalg.eigh(_gram_of_rows(columns, center, weights) * np.outer(root, root))
+    root = rows.root
+    values, U = linalg.eigh(_gram_of_rows(columns, center, rows) * np.outer(root, root))
     kept = values > NEGLIGIBLE * max(values[-1], 0.0)
     if not np.any(kept):
         return None
     D, U = np.sqrt(values[kept]), U[:, kept]
-    scale = float(np.sqrt(np.sum(values[kept]) / (np.sum(weights) * p)))
+    scale = float(np.sqrt(np.sum(values[kept]) / (rows.total * p)))
     root = root[:, None]
     return Block(columns, center, scale, U * D / root / scale, root * U / D)
 
 
-def _constant_columns(columns: Any) -> NDArray[np.bool_]:
+def _constant_columns(columns: Matrix) -> NDArray[np.bool_]:
     """Which columns hold one value."""
     highest, lowest = columns.max(axis=0), columns.min(axis=0)
     return np.asarray(to_dense(highest) == to_dense(lowest)).ravel()
 
 
-def _gram_of_rows(columns: Any, center: Array, weights: Array) -> Array:
+def _gram_of_rows(columns: Matrix, center: Array, rows: WeightedRows) -> Array:
     """``ZZ'`` of the centred columns; dense ones are centred first, some at a time."""
     if not sparse.issparse(columns):
         n, p = columns.shape
@@ -151,16 +149,9 @@ def _gram_of_rows(columns: Any, center: Array, weights: Array) -> Array:
         return np.asarray(sum((piece @ piece.T for piece in pieces), np.zeros((n, n))))
     gram = to_dense(columns @ columns.T)
     if np.any(center):
-        mean = gram @ weights / np.sum(weights)
-        gram += -mean[:, None] - mean + weights @ mean / np.sum(weights)
+        mean = rows.mean(gram)
+        gram += -mean[:, None] - mean + rows.mean(mean)
     return gram
-
-
-def _sum_of_squares(columns: Any, center: Array, weights: Array) -> float:
-    if sparse.issparse(columns):
-        return float(np.sum(weights @ columns.multiply(columns)))
-    centered = columns - center
-    return float(np.einsum("ij,ij,i->", centered, centered, weights))
 
 
 def principal_axes(gram: Array) -> tuple[Array, Array]:

@@ -7,14 +7,15 @@ weighted cross-table, as sparse as the pairs of levels that meet in a row.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from .._arrays import Array, largest_entry, root_mean_square
+from .._arrays import Array, largest_entry
+from .weighted import WeightedRows
 
 CONSTANT = 1e-14  # relative spread of a column below which it is rounding of a constant
 
@@ -53,9 +54,9 @@ class Term:
         """Sparse ``Z`` of shape (n, L s), the coefficients of a level side by side."""
         return level_columns(self.codes, self.columns, self.n_levels)
 
-    def without_rows(self) -> Term:
-        """The same without the training rows."""
-        return replace(self, codes=self.codes[:0].copy(), columns=self.columns[:, :0].copy())
+    def effects(self, b: Array, axes: Array | None) -> Array:
+        """Effects of the levels (L, s), which are the solution's."""
+        return b
 
 
 def level_columns(
@@ -75,7 +76,7 @@ def make_term(
     codes: NDArray[np.integer[Any]],
     n_levels: int,
     slopes: Array,
-    weights: Array,
+    rows: WeightedRows,
     *,
     intercept: bool,
     diagonal: bool,
@@ -93,8 +94,8 @@ def make_term(
         Number of levels.
     slopes : ndarray of shape (n, s - intercept)
         Columns whose coefficient varies by level.
-    weights : ndarray of shape (n,)
-        Positive row weights, for means.
+    rows : WeightedRows
+        Row weights, for means.
     intercept : bool
         Whether the intercept varies by level; it comes first.
     diagonal : bool
@@ -109,12 +110,12 @@ def make_term(
         return Term(codes, n_levels, ones, np.eye(int(intercept)), diagonal)
     center = np.zeros(slopes.shape[1])
     if intercept and not diagonal:
-        center = np.average(slopes, axis=0, weights=weights)
+        center = rows.average(slopes)
     centered = slopes - center
     # What is left of a constant is the rounding of its mean, which scaling would make a column of.
-    constant = root_mean_square(centered, weights) <= CONSTANT * largest_entry(slopes)
+    constant = rows.root_mean_square(centered) <= CONSTANT * largest_entry(slopes)
     centered[:, constant] = 0.0
-    scale = root_mean_square(centered, weights)
+    scale = rows.root_mean_square(centered)
     columns = (centered / scale).T
     transform = np.diag(1.0 / scale)
     if intercept:

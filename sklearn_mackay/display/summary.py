@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .._messages import Message
 from .tables import (
     LINE_WIDTH,
     TextColumn,
@@ -280,7 +281,7 @@ class Summary:
             else [],
             ["Fixed effects:", *_fixed_lines(self.fixed, max_rows)] if self.fixed else [],
             [*wrapped("R2: ", _r2(self)), *wrapped("ICC: ", _icc(self))],
-            [line for note in _notes(self) for line in textwrap.wrap(note, LINE_WIDTH)],
+            [line for note in _notes(self) for line in textwrap.wrap(note.text, LINE_WIDTH)],
         ]
         return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -312,7 +313,7 @@ class Summary:
         }
         parts = [
             f"<style>{STYLE}</style>",
-            *(f"<p><strong>Note:</strong> {escape(note)}</p>" for note in _notes(self)),
+            *(f"<p><strong>Note:</strong> {escape(note.text)}</p>" for note in _notes(self)),
             html_facts(TITLES[self.method], facts),
             html_table("Random effects", _random_columns(self)),
             html_table("Feature blocks", _block_columns(self.blocks)) if self.blocks else "",
@@ -427,15 +428,16 @@ def _listed(values: Mapping[str, float], spec: str, between: str = " ") -> list[
     ]
 
 
-def _notes(summary: Summary) -> list[str]:
+def _notes(summary: Summary) -> list[Message]:
     notes = []
     if not summary.converged:
-        notes.append(
+        message = Message(
             f"Not converged after {summary.n_iter} iterations: the estimates may be far from the "
             "optimum."
         )
+        notes.append(message)
     if summary.singular:
-        notes.append(f"Singular fit: {_degenerate(summary)}.")
+        notes.append(Message(f"Singular fit: {_degenerate(summary)}."))
     return notes
 
 

@@ -211,7 +211,7 @@ def _all_told(basis: Array) -> _Within:
 
 def _flat_within(term: TermGram, basis: Array, n: float, residual: bool) -> _Within:
     """Flat directions of one covariance, and of it with the residual variance."""
-    if term.columns is not None:
+    if term.is_large:
         return _all_told(basis)
     roots, is_saturated = _roots(term.own, n)
     residual = residual and is_saturated
@@ -324,7 +324,7 @@ def _inner_products(
     units = {
         k: _units(bases[k], diagonal=term.diagonal)
         for k, term in enumerate(crossproducts.terms)
-        if free[k] and term.columns is None and bases[k].shape[1]
+        if free[k] and not term.is_large and bases[k].shape[1]
     }
     rows = []
     for k, E in units.items():

@@ -57,7 +57,7 @@ def other_starts(
     several = [
         k
         for k, basis in enumerate(freedom.directions)
-        if freedom.terms[k] and basis.shape[1] > 1 and crossproducts.terms[k].columns is None
+        if freedom.terms[k] and basis.shape[1] > 1 and not crossproducts.terms[k].is_large
     ]
     if not any(_is_vague(crossproducts.terms[k], freedom.directions[k]) for k in several):
         return []

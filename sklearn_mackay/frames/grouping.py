@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._messages import Message
+
 Labels = NDArray[Any]
 Codes = NDArray[np.integer[Any]]
 
@@ -209,7 +211,7 @@ def unlike(grouping: Grouping, codes: Codes, columns: Sequence[Labels]) -> tuple
     return None
 
 
-def rounding(name: str, columns: Sequence[Labels]) -> str | None:
+def rounding(name: str, columns: Sequence[Labels]) -> Message | None:
     """What to say of floating point labels so large that neighbouring whole numbers are one.
 
     Parameters
@@ -221,20 +223,19 @@ def rounding(name: str, columns: Sequence[Labels]) -> str | None:
 
     Returns
     -------
-    str or None
+    Message or None
         None where there are no such labels.
     """
     for labels in columns:
         for kind, floats in _floats(labels):
             limit = 2 ** (np.finfo(kind).nmant + 1)
             if np.any(np.isfinite(floats) & (np.abs(floats) >= limit)):
-                message = (
+                return Message(
                     f"Grouping factor {name!r} has floating point labels ({kind.__name__}) of "
                     f"{limit} or more, where neighbouring whole numbers are one number: different "
                     "ids may be one level. Read ids as integers (dtype 'Int64' in pandas, if some "
                     "are missing) or as strings."
                 )
-                return message
     return None
 
 

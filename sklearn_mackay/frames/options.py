@@ -1,15 +1,195 @@
-"""Parameters that name components of the model: covariances and variances as a user gives them."""
+"""The estimator's parameters, read: those beside columns, whose roles `roles` finds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from .._arrays import Array
+from .roles import ColumnRoles
 
+Method: TypeAlias = Literal["reml", "ml", "mackay", "quick"]
+Solver: TypeAlias = Literal["auto", "exact", "iterative"]
+Covariance: TypeAlias = Literal["full", "diagonal"]
+Effects: TypeAlias = Literal["conditional", "population"] | list[str] | tuple[str, ...]
+UnknownGroups: TypeAlias = Literal["population", "error"]
+WeightType: TypeAlias = Literal["frequency", "precision"]
+
+METHODS: tuple[Method, ...] = get_args(Method)
 RESIDUAL = "residual"
+OF_BLOCK = ("column",)  # the one coefficient whose variance a feature block's columns share
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "method": METHODS,
+    "solver": get_args(Solver),
+    "fit_intercept": (True, False),
+    "copy_X": (True, False),
+    "unknown_groups": get_args(UnknownGroups),
+    "weight_type": get_args(WeightType),
+    "store_covariance": (True, False, "auto"),
+}
+NUMBERS: tuple[tuple[str, Any, str, int], ...] = (
+    ("alpha", Real, "'auto' or a number", 0),
+    ("n_probes", Integral, "an integer", 2),
+    ("max_iter", Integral, "an integer", 1),
+    ("tol", Real, "a number", 0),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to estimate and how; the estimator's parameters, read.
+
+    Attributes
+    ----------
+    method : {"reml", "ml", "mackay", "quick"}
+        Criterion or fixed point.
+    alpha : float
+        Ridge penalty of the fixed columns.
+    fit_intercept : bool
+        Whether the fixed part has an intercept.
+    frequency : bool
+        Whether a weight counts rows; otherwise it divides the residual variance.
+    diagonal : mapping of str to bool
+        Whether a factor's covariance is restricted to its diagonal.
+    held, start : mapping of str to ndarray
+        Covariances that are given, and where to start, in the user's units.
+    max_iter : int
+        Largest number of iterations.
+    tol : float
+        Tolerance of the loop.
+    keep : bool or "auto"
+        Whether to keep the Gram blocks.
+    """
+
+    method: str
+    alpha: float
+    fit_intercept: bool
+    frequency: bool
+    diagonal: Mapping[str, bool]
+    held: Mapping[str, Array]
+    start: Mapping[str, Array]
+    max_iter: int
+    tol: float
+    keep: bool | str
+
+
+def check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Refuse parameters outside their values, as far as they are not about columns.
+
+    Parameters
+    ----------
+    parameters : mapping of str to object
+        Of the estimator.
+
+    Raises
+    ------
+    ValueError
+        For the first that is.
+    """
+    for name, allowed in CHOICES.items():
+        value = parameters[name]
+        if value not in allowed:
+            raise ValueError(
+                f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}."
+            )
+    for name, kind, noun, least in NUMBERS:
+        value = parameters[name]
+        if name == "alpha" and value == "auto":
+            continue
+        valid = isinstance(value, kind) and not isinstance(value, bool)
+        if not (valid and least <= value < np.inf):
+            raise ValueError(f"`{name}` must be {noun} of at least {least}, got {value!r}.")
+
+
+def read_options(parameters: Mapping[str, Any], roles: ColumnRoles) -> Options:
+    """Read the parameters that name components, beside those that `check_parameters` has seen.
+
+    Parameters
+    ----------
+    parameters : mapping of str to object
+        Of the estimator.
+    roles : ColumnRoles
+        Factors and feature blocks.
+
+    Returns
+    -------
+    Options
+
+    Raises
+    ------
+    ValueError
+        For a component called "residual", an unknown name, or variances that are none.
+    """
+    method, alpha = parameters["method"], parameters["alpha"]
+    names = [factor.name for factor in roles.factors]
+    if RESIDUAL in names:
+        raise ValueError("A grouping factor cannot be called 'residual': rename its column.")
+    if roles.blocks and method == "quick":
+        raise ValueError(
+            "method='quick' is published for grouping factors only: use method='mackay' with "
+            "feature blocks or alpha='auto'."
+        )
+    if RESIDUAL in roles.blocks:
+        raise ValueError("A feature block cannot be called 'residual': give it another name.")
+    choose_factors(parameters["effects"], names)
+    diagonal = read_covariance(parameters["covariance"], names)
+    coefficients = {factor.name: factor.coefficient_names for factor in roles.factors}
+    coefficients |= dict.fromkeys(roles.blocks, OF_BLOCK)
+    held, start = (
+        read_variances(parameters[name], coefficients, diagonal, name)
+        for name in ("fixed_variances", "initial_variances")
+    )
+    return Options(
+        method=method,
+        alpha=0.0 if alpha == "auto" else float(alpha),
+        fit_intercept=bool(parameters["fit_intercept"]),
+        frequency=parameters["weight_type"] == "frequency",
+        diagonal=diagonal,
+        held=held,
+        start=start,
+        max_iter=parameters["max_iter"],
+        tol=parameters["tol"],
+        keep=parameters["store_covariance"],
+    )
+
+
+def choose_factors(effects: Any, known: Sequence[str]) -> list[str]:
+    """Names of the factors whose effects are added.
+
+    Parameters
+    ----------
+    effects : {"conditional", "population"} or sequence of str
+        The estimator's parameter.
+    known : sequence of str
+        All factors.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    ValueError
+        For another value, or a name that is no factor.
+    """
+    if isinstance(effects, str) and effects in ("conditional", "population"):
+        return list(known) if effects == "conditional" else []
+    if isinstance(effects, str) or not isinstance(effects, Sequence):
+        raise ValueError(
+            "`effects` must be 'conditional', 'population' or a list of grouping factors, "
+            f"got {effects!r}."
+        )
+    for name in effects:
+        if name not in known:
+            raise ValueError(
+                f"`effects` names {name!r}, which is no grouping factor: "
+                f"{', '.join(map(repr, known)) or 'there is none'}."
+            )
+    return list(effects)
 
 
 def read_covariance(covariance: Any, factors: Sequence[str]) -> dict[str, bool]:

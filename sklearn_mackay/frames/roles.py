@@ -64,6 +64,11 @@ class ColumnRoles:
         return tuple(slope for factor in self.factors for slope in factor.slopes)
 
     @property
+    def has_array_factors(self) -> bool:
+        """Whether `fit` was given labels, so that predicting needs them too."""
+        return any(not factor.columns for factor in self.factors)
+
+    @property
     def features(self) -> tuple[int, ...]:
         """Positions of all columns that have one coefficient."""
         in_blocks = [column for columns in self.blocks.values() for column in columns]

@@ -9,12 +9,13 @@ arithmetic on the small ``s x s`` blocks runs along contiguous memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
-from .._arrays import Array, Index
+from .._arrays import Array, Index, Matrix
 
 
 @dataclass(frozen=True)
@@ -32,21 +33,21 @@ class TermGram:
     axes : ndarray of shape (c, L) or None
         Principal axes of a feature block, in the columns that products were taken of; None for
         a factor, and for a block too large to have any.
-    columns : ndarray or sparse array of shape (n, L) or None
-        ``W^1/2 Z`` of a block too large for principal axes: its levels meet one another, `own` is
-        the diagonal only.
+    is_large : bool
+        Whether it is a feature block too large for principal axes: its levels meet one another,
+        `own` is the diagonal only, and the rest is in its `LargeColumns`.
     """
 
     own: Array
     ZWF: Array
     diagonal: bool
     axes: Array | None = None
-    columns: Any = None
+    is_large: bool = False
 
     @property
     def is_block(self) -> bool:
         """Whether the term is a feature block."""
-        return self.axes is not None or self.columns is not None
+        return self.axes is not None or self.is_large
 
     @property
     def n_coefficients(self) -> int:
@@ -141,18 +142,7 @@ class CrossProducts:
         """The cross-tables by pair of terms."""
         return {(k, l): table for k, row in self.cross.items() for l, table in row.items()}
 
-    def without_fixed(self) -> CrossProducts:
-        """The blocks of the model without a fixed part."""
-        p = len(self.penalty)
-        terms = tuple(replace(term, ZWF=term.ZWF[:, p:]) for term in self.terms)
-        FWF, penalty = self.FWF[p:, p:], self.penalty[:0]
-        return replace(self, terms=terms, FWF=FWF, penalty=penalty)
 
-    def for_output(self, output: int) -> CrossProducts:
-        """The blocks of one of several responses, which engines and the loop work on."""
-        p = len(self.penalty)
-        if len(self.FWF) == p + 1:
-            return self
-        kept = [*range(p), p + output]
-        terms = tuple(replace(term, ZWF=term.ZWF[:, kept]) for term in self.terms)
-        return replace(self, terms=terms, FWF=self.FWF[np.ix_(kept, kept)])
+# ``W^1/2 Z`` of shape (n, L), by term, of each feature block too large for principal axes. As long
+# as the rows, so that it is no part of the cross-products: it goes to the engine and is not kept.
+LargeColumns: TypeAlias = Mapping[int, Matrix]

@@ -4,94 +4,78 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from scipy import linalg, sparse
 
-from .._arrays import Array, row_blocks, row_scaled, to_dense
+from .._arrays import Array, Matrix, row_blocks, row_scaled, to_dense
 from ..design.blocks import Block, principal_axes
+from ..design.design import Design
 from ..design.terms import Term
-from .crossproducts import CrossGram, CrossProducts, TermGram
+from .columns import in_columns
+from .crossproducts import CrossGram, CrossProducts, LargeColumns, TermGram
 
 
-def build_crossproducts(
-    terms: Sequence[Term | Block],
-    X: Any,
-    y: Array,
-    weights: Array,
-    *,
-    penalty: Array,
-    n: float,
-    sum_log_weights: float,
-) -> CrossProducts:
+def build_crossproducts(design: Design, y: Array) -> tuple[CrossProducts, LargeColumns]:
     """Build ``[Z X y]' W [Z X y]``.
 
     Parameters
     ----------
-    terms : sequence of Term or Block
-        The random terms: factors, then large blocks, then the other blocks.
-    X : ndarray or sparse array of shape (n_rows, p)
-        Fixed columns of full rank, penalised ones first.
+    design : Design
+        All columns; its terms are factors, then blocks without principal axes, then other blocks.
     y : ndarray of shape (n_rows,) or (n_rows, t)
         Response, or several.
-    weights : ndarray of shape (n_rows,)
-        Positive row weights.
-    penalty : ndarray of shape (p,)
-        Ridge penalty by column.
-    n : float
-        What the criterion counts as number of rows.
-    sum_log_weights : float
-        The weights' part of the criterion.
 
     Returns
     -------
     CrossProducts
+        The Gram blocks, which hold no rows.
+    LargeColumns
+        What does: the columns of blocks without principal axes.
     """
-    factors = [term for term in terms if isinstance(term, Term)]
-    blocks = [term for term in terms if isinstance(term, Block)]
-    large = [block for block in blocks if block.is_large]
-    blocks = [block for block in blocks if not block.is_large]
+    X, weights, root = design.X, design.rows.weights, design.rows.root
+    factors = design.factors
+    small = [block for block in design.blocks if not block.is_large]
     cross = {
         k: {l: _cross_gram(factors[k], factors[l], weights) for l in range(k + 1, len(factors))}
         for k in range(len(factors))
     }
     products = _sparse_products if sparse.issparse(X) else _dense_products
-    dense, on_dense = products(factors, blocks, X, y, weights)
-    own = [_own(factor, weights) for factor in factors]
+    FWF, on_F = products(factors, small, X, y, weights)
     grams = [
-        TermGram(A, on_X, factor.diagonal)
-        for A, on_X, factor in zip(own, on_dense, factors, strict=True)
+        TermGram(_own(factor, weights), ZWF, factor.diagonal)
+        for ZWF, factor in zip(on_F, factors, strict=True)
     ]
-    root = np.sqrt(weights)
-    for block in large:
+    large: dict[int, Matrix] = {}
+    for block in design.blocks[: len(design.blocks) - len(small)]:
         columns = row_scaled(block.rows(slice(None)), root)
         for k, factor in enumerate(factors):
             cross[k][len(grams)] = _cross_gram_with_columns(factor, columns, root)
-        grams.append(_large_gram(columns, [b.rows(slice(None)) for b in blocks], X, y, root))
-    return _separate_blocks(
-        CrossProducts(
-            terms=tuple(grams),
-            cross=cross,
-            FWF=dense,
-            penalty=penalty,
-            n=n,
-            sum_log_weights=sum_log_weights,
-        ),
-        blocks,
+        large[len(grams)] = columns
+        grams.append(_large_gram(columns, [b.rows(slice(None)) for b in small], X, y, root))
+    crossproducts = CrossProducts(
+        terms=tuple(grams),
+        cross=cross,
+        FWF=FWF,
+        penalty=design.fixed.penalty,
+        n=design.n,
+        sum_log_weights=design.sum_log_weights,
     )
+    return _separate_blocks(crossproducts, small), large
 
 
-def _large_gram(columns: Any, blocks: list[Any], X: Any, y: Array, root: Array) -> TermGram:
+def _large_gram(
+    columns: Matrix, blocks: list[Matrix], X: Matrix, y: Array, root: Array
+) -> TermGram:
     """Gram blocks of a large block with itself, the other blocks and the fixed part."""
     F = np.hstack([to_dense(part) for part in (*blocks, X, y.reshape(len(y), -1))]) * root[:, None]
     squares = columns.multiply(columns) if sparse.issparse(columns) else columns**2
     own = np.asarray(squares.sum(axis=0)).ravel()
-    fixed = np.ascontiguousarray(to_dense(columns.T @ F).T)
-    return TermGram(own[None, None], fixed[None], False, columns=columns)
+    ZWF = np.ascontiguousarray(to_dense(columns.T @ F).T)
+    return TermGram(own[None, None], ZWF[None], False, is_large=True)
 
 
-def _cross_gram_with_columns(factor: Term, columns: Any, root: Array) -> CrossGram:
+def _cross_gram_with_columns(factor: Term, columns: Matrix, root: Array) -> CrossGram:
     """Cross-table of a factor with the columns ``W^1/2 Z`` of a large block."""
     L, p = factor.n_levels, columns.shape[1]
     rows = np.arange(len(root))
@@ -114,7 +98,6 @@ def _separate_blocks(products: CrossProducts, blocks: Sequence[Block]) -> CrossP
     """Make terms of the feature blocks, whose columns lead the fixed part, on principal axes."""
     if not blocks:
         return products
-    n_factors = len(products.terms)
     axes, own, start = [], [], 0
     for block in blocks:
         place = slice(start, start + block.n_products)
@@ -127,30 +110,24 @@ def _separate_blocks(products: CrossProducts, blocks: Sequence[Block]) -> CrossP
         axes.append(vectors)
         start = place.stop
     turn = linalg.block_diag(*axes, np.eye(len(products.FWF) - start))
-    fixed = turn.T @ products.FWF @ turn
-    on_factors = [
-        np.tensordot(term.ZWF, turn, ([1], [0])).transpose(0, 2, 1) for term in products.terms
-    ]
+    turned = in_columns(products, turn, penalty=products.penalty)
     ends = np.cumsum([0, *map(len, own)])
     places = [slice(*pair) for pair in zip(ends[:-1], ends[1:], strict=True)]
     rest = slice(int(ends[-1]), None)
-    factors = [
-        replace(term, ZWF=np.ascontiguousarray(on_X[:, rest]))
-        for term, on_X in zip(products.terms, on_factors, strict=True)
-    ]
+    FWF, on_F = turned.FWF, [term.ZWF for term in turned.terms]
+    others = [replace(term, ZWF=np.ascontiguousarray(term.ZWF[:, rest])) for term in turned.terms]
     block_terms = [
-        TermGram(values[None, None], fixed[rest, place][None], False, vectors)
+        TermGram(values[None, None], FWF[rest, place][None], False, vectors)
         for values, place, vectors in zip(own, places, axes, strict=True)
     ]
-    cross = {k: dict(products.cross.get(k, {})) for k in range(n_factors + len(blocks))}
+    n_others = len(others)
+    cross = {k: dict(products.cross.get(k, {})) for k in range(n_others + len(blocks))}
     for i, place in enumerate(places):
-        for k, on_X in enumerate(on_factors):
-            cross[k][n_factors + i] = _full_table(on_X[:, None, place].swapaxes(2, 3))
+        for k, ZWF in enumerate(on_F):
+            cross[k][n_others + i] = _full_table(ZWF[:, None, place].swapaxes(2, 3))
         for j in range(i + 1, len(places)):
-            cross[n_factors + i][n_factors + j] = _full_table(fixed[None, None, place, places[j]])
-    return replace(
-        products, terms=(*factors, *block_terms), cross=cross, FWF=fixed[rest, rest].copy()
-    )
+            cross[n_others + i][n_others + j] = _full_table(FWF[None, None, place, places[j]])
+    return replace(turned, terms=(*others, *block_terms), cross=cross, FWF=FWF[rest, rest].copy())
 
 
 def _full_table(blocks: Array) -> CrossGram:
@@ -215,7 +192,7 @@ def _dense_products(
 
 
 def _sparse_products(
-    factors: Sequence[Term], blocks: Sequence[Block], X: Any, y: Array, weights: Array
+    factors: Sequence[Term], blocks: Sequence[Block], X: Matrix, y: Array, weights: Array
 ) -> tuple[Array, list[Array]]:
     """The same of sparse columns."""
     columns = [sparse.csr_array(block.rows(slice(None))) for block in blocks]
@@ -224,6 +201,6 @@ def _sparse_products(
     return to_dense(F.T @ weighted), [_sparse_on_term(term, weighted) for term in factors]
 
 
-def _sparse_on_term(term: Term, weighted: Any) -> Array:
+def _sparse_on_term(term: Term, weighted: Matrix) -> Array:
     on_fixed = to_dense(term.Z().T @ weighted).reshape(term.n_levels, term.n_coefficients, -1)
     return np.ascontiguousarray(on_fixed.transpose(1, 2, 0))

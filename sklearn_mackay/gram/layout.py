@@ -35,7 +35,7 @@ def choose_layout(crossproducts: CrossProducts) -> Layout:
     """
     terms = crossproducts.terms
     size = [term.n_effects for term in terms]
-    alone = len(terms) == 1 and terms[0].columns is None
+    alone = len(terms) == 1 and not terms[0].is_large
     candidates = [k for k in range(len(terms)) if alone or not terms[k].is_block]
     candidates.sort(key=lambda k: -size[k])
     inside = {

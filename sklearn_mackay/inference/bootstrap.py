@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from .._arrays import Array
 from ..covariances.matrices import matrix_root
 from ..evidence.loop import Optimum, estimate_variances
 from ..evidence.solution import Solve
+from ..gram.columns import with_response
 from ..gram.crossproducts import CrossProducts
 from ..gram.layout import gram_matrix
 from ..model.fitted import FittedModel
@@ -78,20 +78,11 @@ class Simulation:
         squares = z @ z + (random_state.chisquare(left) if left > 0 else 0.0)
         on_y = self._gram @ effects + on_noise
         yWy = effects @ (self._gram @ effects + 2.0 * on_noise) + sigma2 * squares
-        return self._with_response(on_y, float(yWy))
-
-    def _with_response(self, on_y: Array, yWy: float) -> CrossProducts:
-        blocks = self._model.crossproducts
-        terms = []
-        for k, term in enumerate(blocks.terms):
-            ZWF = term.ZWF.copy()
-            on_term = on_y[self._ends[k] : self._ends[k + 1]]
-            ZWF[:, -1] = on_term.reshape(term.n_coefficients, term.n_levels)
-            terms.append(replace(term, ZWF=ZWF))
-        FWF = blocks.FWF.copy()
-        FWF[-1, :-1] = FWF[:-1, -1] = on_y[self._ends[-1] :]
-        FWF[-1, -1] = yWy
-        return replace(blocks, terms=tuple(terms), FWF=FWF)
+        on_terms = [
+            part.reshape(term.n_coefficients, term.n_levels)
+            for part, term in zip(np.split(on_y, self._ends[1:]), blocks.terms, strict=False)
+        ]
+        return with_response(blocks, on_terms, on_y[self._ends[-1] :], float(yWy))
 
 
 def bootstrap(

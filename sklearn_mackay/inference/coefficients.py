@@ -123,6 +123,78 @@ class FixedEffects:
         return make_frame(columns, backend)
 
 
+@dataclass(frozen=True)
+class Coefficients:
+    """The fixed effects of one response.
+
+    Attributes
+    ----------
+    names : tuple of str
+        "intercept", also where there is none, then the fixed columns.
+    estimate : ndarray of shape (1 + p,)
+        In the user's units.
+    covariance : ndarray of shape (1 + p, 1 + p)
+        NaN for what was dropped.
+    has_intercept : bool
+        Whether there is an intercept.
+    intercept_std : float
+        Its standard error.
+    beside_blocks : bool
+        Whether there are feature blocks, whose coefficients are part of the intercept's error.
+    """
+
+    names: tuple[str, ...]
+    estimate: Array
+    covariance: Array
+    has_intercept: bool
+    intercept_std: float
+    beside_blocks: bool
+
+    @property
+    def positions(self) -> dict[str, int]:
+        """Where the coefficients of the model stand."""
+        first = 0 if self.has_intercept else 1
+        return {name: i for i, name in enumerate(self.names) if i >= first}
+
+    def estimate_and_std(self, i: int) -> tuple[float, float]:
+        """One coefficient and its standard error."""
+        return float(self.estimate[i]), float(np.sqrt(self.covariance[i, i]))
+
+
+def untested(coefficients: Coefficients) -> FixedEffects:
+    """All fixed effects, with degrees of freedom that are not known."""
+    std = np.sqrt(np.diag(coefficients.covariance))
+    unknown = np.full(len(std), np.nan)
+    return FixedEffects(coefficients.names, coefficients.estimate, std, unknown, unknown, unknown)
+
+
+def tests_of(coefficients: Coefficients, curve: Curvature, y_scale: float) -> FixedEffects:
+    """Tests of all fixed effects, the intercept first also where there is none.
+
+    Parameters
+    ----------
+    coefficients : Coefficients
+        What to test.
+    curve : Curvature
+        In units of `y_scale`.
+    y_scale : float
+        Unit of y.
+
+    Returns
+    -------
+    FixedEffects
+    """
+    tests = coefficient_tests(coefficients.names, coefficients.estimate, curve, y_scale)
+    if coefficients.beside_blocks and coefficients.has_intercept:
+        return with_intercept_std(tests, coefficients.intercept_std)
+    return tests
+
+
+def shown(tests: FixedEffects, coefficients: Coefficients) -> FixedEffects:
+    """The tests without an intercept where there is none."""
+    return tests if coefficients.has_intercept else without_intercept(tests)
+
+
 def without_intercept(tests: FixedEffects) -> FixedEffects:
     """The tests of the features alone."""
     arrays = (tests.estimate, tests.std_error, tests.df, tests.t_value, tests.p_value)

@@ -15,10 +15,15 @@ import numpy as np
 from scipy import sparse
 from scipy.special import chdtrc
 
-from .._arrays import Array, largest_entry, row_blocks
-from ..design.components import Component
+from .._arrays import Array, Matrix, largest_entry, row_blocks
+from ..design.design import Columns
+from ..design.terms import Term
 from ..frames.making import Backend, Column, make_frame
-from ..frames.options import RESIDUAL
+from ..frames.options import RESIDUAL, Options
+from ..frames.roles import ColumnRoles
+from ..frames.tables import Table
+from ..gram.crossproducts import CrossProducts
+from ..model.problem import Fitted, Problem
 
 Marks = Mapping[str, Any]
 
@@ -44,7 +49,7 @@ def standardise(y: Array, weights: Array) -> Response:
     return Response(share, centered / _positive(np.sqrt(share @ centered**2)))
 
 
-def mark_columns(columns: Any, response: Response) -> Array:
+def mark_columns(columns: Matrix, response: Response) -> Array:
     """Mean, standard deviation, and correlation with the response of columns.
 
     Parameters
@@ -81,33 +86,147 @@ def mark_columns(columns: Any, response: Response) -> Array:
     return np.array([mean * unit, sd * unit, correlation])
 
 
-def mark_factor(
-    component: Component, response: Response, *, intercept: bool, held: Array | None
+def mark_data(
+    table: Table, roles: ColumnRoles, columns: Columns, y: Array, options: Options
 ) -> dict[str, Any]:
-    """Structure of a factor's term, and the sorted sums of the response by level.
+    """What a comparison will know of a model and of its data, before anything is estimated.
 
     Parameters
     ----------
-    component : Component
-        The factor, with its rows.
-    response : Response
-        The response.
-    intercept : bool
-        Whether the intercept varies by level.
-    held : ndarray of shape (s, s) or None
-        Its covariance, where that is given.
+    table : Table
+        The user's X.
+    roles : ColumnRoles
+        What its columns are for.
+    columns : Columns
+        Those of the model, as the user gave them.
+    y : ndarray of shape (n,)
+        Response on the rows that count.
+    options : Options
+        Parameters, read.
 
     Returns
     -------
     dict
     """
-    sums = np.bincount(component.codes, response.share * response.y, minlength=component.n_levels)
+    response = standardise(y, columns.rows.weights)
+    slopes = [c for c in dict.fromkeys(roles.slopes) if c not in roles.fixed]
+    of_columns = [mark_columns(columns.X, response)]
+    if slopes:
+        of_columns.append(mark_columns(table.numeric(slopes)[columns.counted], response))
+    held = {component.name: options.held.get(component.name) for component in columns.components}
     return {
-        "intercept": intercept,
-        "slopes": list(component.coefficients[int(intercept) :]),
-        "diagonal": component.diagonal,
-        "held": held,
-        "sums": np.sort(sums),
+        "method": options.method,
+        "alpha": options.alpha,
+        "weight_type": "frequency" if options.frequency else "precision",
+        "intercept": options.fit_intercept,
+        "features": [table.name(c) for c in roles.fixed],
+        "columns": [table.name(c) for c in (*roles.fixed, *slopes)],
+        "column_marks": np.hstack(of_columns),
+        "held": options.held.get(RESIDUAL),
+        "factors": {
+            factor.name: {
+                "intercept": factor.intercept,
+                "slopes": list(factor.coefficient_names[int(factor.intercept) :]),
+                "diagonal": term.diagonal,
+                "held": held[factor.name],
+                "sums": _sums_by_level(term, response),
+            }
+            for factor, term in zip(roles.factors, columns.factors, strict=True)
+        },
+        "blocks": {
+            component.name: {"held": held[component.name]}
+            for component in columns.components
+            if component.is_feature
+        },
+    }
+
+
+def _sums_by_level(term: Term, response: Response) -> Array:
+    """Sorted sums of the response by level."""
+    sums = np.bincount(term.codes, response.share * response.y, minlength=term.n_levels)
+    return np.sort(sums)
+
+
+def mark_fit(fitted: Fitted) -> dict[str, Any]:
+    """What a comparison will know of a fit: moments of y, and what features explain.
+
+    Parameters
+    ----------
+    fitted : Fitted
+        Problem and optimum.
+
+    Returns
+    -------
+    dict
+    """
+    problem, blocks = fitted.problem, fitted.problem.crossproducts
+    output, is_ml = problem.output, problem.options.method == "ml"
+    position = {component.name: k for k, component in enumerate(problem.active)}
+    return {
+        "n": blocks.n,
+        "sum_log_weights": blocks.sum_log_weights,
+        "mean": output.mean,
+        "sd": output.sd,
+        "rank": blocks.n_unpenalized,
+        "residual": 0.0 if output.is_explained else output.scale,
+        "alignments": {
+            component.name: _alignment(problem, position[component.name])
+            if component.has_term
+            else 0.0
+            for component in problem.components
+            if component.is_feature
+        },
+        "log_det_fixed": 0.0
+        if is_ml
+        else _log_det_fixed(blocks) - 2.0 * problem.fixed.log_det_basis,
+    }
+
+
+def _alignment(problem: Problem, k: int) -> float:
+    """Correlation of y with a feature block, in units of the block, which no rotation moves."""
+    output, blocks = problem.output, problem.crossproducts
+    term, n = blocks.terms[k], blocks.n
+    # y in the columns of the fixed part, the mean's the last, and the reduced response.
+    in_columns = np.append(output.offset, output.scale)
+    on_y, squares = in_columns @ term.ZWF[0], float(np.sum(term.own))
+    if problem.options.fit_intercept:
+        sums = term.ZWF[0, len(in_columns) - 2]
+        on_y = on_y - output.mean * sums
+        if problem.options.method != "ml":
+            squares -= float(sums @ sums) / n
+    size = np.sqrt(max(squares, 0.0) * n)
+    covariance = float(np.linalg.norm(on_y) / size) if size > 0 else 0.0
+    return covariance / max(output.sd, np.finfo(float).tiny)
+
+
+def _log_det_fixed(crossproducts: CrossProducts) -> float:
+    """``log|X'WX|`` of the unpenalised internal columns."""
+    r = len(crossproducts.penalty)
+    free = slice(r - crossproducts.n_unpenalized, r)
+    return float(np.linalg.slogdet(crossproducts.FWF[free, free])[1])
+
+
+def comparable(
+    marks: Mapping[str, Any] | None, *, n_parameters: int, log_likelihood: float, mc_error: float
+) -> dict[str, Any]:
+    """The marks of a fit, with its likelihood.
+
+    Raises
+    ------
+    ValueError
+        For a fit that has none.
+    """
+    if marks is None:
+        raise ValueError(
+            "A fit that was read from JSON text does not know its data: compare the fits "
+            "themselves, or pickles of them."
+        )
+    return {
+        **marks,
+        "columns": dict(zip(marks["columns"], marks["column_marks"].T, strict=True)),
+        "n_parameters": n_parameters,
+        "log_likelihood": log_likelihood,
+        "mc_error": mc_error,
     }
 
 
@@ -442,6 +561,12 @@ class LikelihoodRatio:
             "p_value": [self.p_value],
         }
         return make_frame(columns, backend)
+
+
+def compare_nested(small: Marks, large: Marks) -> LikelihoodRatio:
+    """Test the smaller of two fits against the larger, where it is nested in it."""
+    require_nested(small, large)
+    return likelihood_ratio(statistic(small, large), large["n_parameters"] - small["n_parameters"])
 
 
 def likelihood_ratio(statistic: float, df: int) -> LikelihoodRatio:

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import linalg
 
 from .._arrays import Array
-from ..design.components import AnyComponent
+from ..design.components import Component
 from ..evidence.solution import PenalizedSolution, Variances
 from ..frames.options import RESIDUAL
 from ..model.fitted import FittedModel
@@ -98,7 +98,7 @@ class Coordinates:
             return int(place.sds.start + np.argmax(basis[parameter.coefficients[0]]))
         return int(place.sds.start if len(parameter.coefficients) == 1 else place.angles.start)
 
-    def _place_of(self, parameter: Parameter) -> tuple[_Place, AnyComponent]:
+    def _place_of(self, parameter: Parameter) -> tuple[_Place, Component]:
         pairs = ((place, self.model.active[place.term]) for place in self.places)
         return next(pair for pair in pairs if pair[1].name == parameter.component)
 

@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 
 from .._arrays import Array, to_dense
+from .._messages import Message
 from ..frames.making import Backend, make_frame
 from ..model.fitted import FittedModel, Rows
+from ..model.prediction import NewRows, Predictor
 
 Index = NDArray[np.intp]
+Folds = Sequence[Index]
 
 UNDETERMINED = 1e-10  # of 1 - h: what is left when the row alone determines an effect
 LARGEST_FOLD = 5000  # order of a dense matrix that takes seconds to factorise
@@ -88,6 +91,66 @@ class HeldOut:
         return make_frame(columns, backend)
 
 
+def rows_by_level(factor: str, rows: NewRows) -> list[Index]:
+    """Rows of each level of a factor, as folds."""
+    codes = rows.factors[factor].codes
+    order = np.argsort(codes, kind="stable")
+    _, starts = np.unique(codes[order], return_index=True)
+    return np.split(order, starts[1:])
+
+
+def hold_out_rows(
+    model: FittedModel,
+    predictor: Predictor,
+    rows: NewRows,
+    y: Array,
+    weights: Array,
+    folds: Folds | None,
+    *,
+    is_precision: bool,
+) -> HeldOut:
+    """Predict the rows of a fit, each fold by what all other rows give.
+
+    Parameters
+    ----------
+    model : FittedModel
+        Of all rows, at the variances that are to hold without a fold as well.
+    predictor : Predictor
+        The same fit.
+    rows : NewRows
+        All rows.
+    y, weights : ndarray of shape (n,)
+        Responses and row weights.
+    folds : sequence of ndarray of int, or None
+        Rows that are left out together; None for each row alone.
+    is_precision : bool
+        Whether a weight divides the residual variance of its row.
+
+    Returns
+    -------
+    HeldOut
+    """
+    noise = np.full(len(y), model.sigma2)
+    if is_precision:
+        noise = noise / np.where(weights > 0, weights, 1.0)
+    known, _ = predictor.internal_rows(model, rows, rows.factors)
+    return hold_out(model, known, y, y - predictor.mean(rows), weights, noise, folds)
+
+
+def lost_rows(mean: Array) -> list[Message]:
+    """Say how many rows cannot be predicted without their fold."""
+    n_lost = int(np.sum(np.isnan(mean)))
+    if not n_lost:
+        return []
+    return [
+        Message(
+            f"{n_lost} of the rows cannot be predicted without their fold, which alone "
+            "determines a fixed effect: they are NaN. Use smaller folds or more rows, or "
+            "remove fixed features that are zero elsewhere."
+        )
+    ]
+
+
 def hold_out(
     model: FittedModel,
     rows: Rows,
@@ -95,7 +158,7 @@ def hold_out(
     residual: Array,
     weights: Array,
     noise: Array,
-    folds: Sequence[Index] | None,
+    folds: Folds | None,
 ) -> HeldOut:
     """Predict each fold by the model that all other rows give, at the same variances.
 
@@ -123,7 +186,7 @@ def hold_out(
     ValueError
         For a fold with more than 5,000 rows that touches more than 5,000 effects.
     """
-    scale = model.certainty * model.y_scale**2
+    scale = model.share_of_errors * model.y_scale**2
     omega = weights / model.sigma2
     if folds is None:
         v = scale * model.posterior.variance(rows.known)
@@ -187,7 +250,7 @@ def _leave_many_out(
         (np.ones(len(touched)), touched, np.arange(len(touched) + 1)),
         shape=(len(touched), rows.shape[1]),
     )
-    C = model.certainty * model.y_scale**2 * model.posterior.covariance(units)
+    C = model.share_of_errors * model.y_scale**2 * model.posterior.covariance(units)
     W = rows[:, touched]
     gram = to_dense(W.T @ W.multiply(omega[:, None]))
     M = np.eye(len(touched)) - gram @ C

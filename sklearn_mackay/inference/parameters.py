@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..covariances.matrices import RANK_TOLERANCE
-from ..design.components import BlockComponent
 from ..evidence.solution import Variances
 from ..model.fitted import FittedModel
 
@@ -36,23 +34,14 @@ class Parameter(NamedTuple):
 
 def variance_parameters(model: FittedModel) -> list[Parameter]:
     """Return the standard deviations and correlations that were estimated."""
-    found = []
-    for component, is_free, basis in zip(
-        model.active, model.freedom.terms, model.freedom.directions, strict=True
-    ):
-        if not is_free:
-            continue
-        name, labels = component.name, component.coefficients
-        if isinstance(component, BlockComponent):
-            found += [Parameter(f"sd({name})", name, (0,))] * basis.shape[1]
-            continue
-        varying = np.flatnonzero(np.any(component.loadings(basis) != 0.0, axis=1)).tolist()
-        found += [Parameter(f"sd({name}: {labels[a]})", name, (a,)) for a in varying]
-        if not component.diagonal:
-            found += [
-                Parameter(f"cor({name}: {labels[a]}, {labels[b]})", name, (a, b))
-                for a, b in combinations(varying, 2)
-            ]
+    found = [
+        Parameter(name, component.name, coefficients)
+        for component, is_free, basis in zip(
+            model.active, model.freedom.terms, model.freedom.directions, strict=True
+        )
+        if is_free
+        for name, coefficients in component.parameters(basis)
+    ]
     if model.freedom.residual:
         found.append(Parameter(RESIDUAL_SD, None, (0,)))
     return found

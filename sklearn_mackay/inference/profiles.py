@@ -317,7 +317,7 @@ def coefficient_zeta(
     least = _deviance(model, prepare(model.crossproducts)(model.variances))
 
     def rise(value: float) -> float:
-        along = (value - float(direction @ model.fixed.offset)) / model.y_scale
+        along = (value - float(direction @ model.offset)) / model.y_scale
         held = hold_combination(model.crossproducts, direction, along)
         fit = estimate_variances(
             prepare(held),

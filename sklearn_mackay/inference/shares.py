@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from .._arrays import Array
-from ..design.components import BlockComponent
 from ..frames.making import Backend, PartlyKnown, make_frame
 from ..model.fitted import FittedModel
 
@@ -106,17 +105,17 @@ def variance_shares(model: FittedModel, *, has_intercept: bool) -> VarianceShare
     of_fixed = np.nan
     if has_intercept:
         # In units of y, whose squares are within the range of floating point numbers.
-        features = model.fixed.offset[:-1] / model.y_scale + model.beta[:-1]
+        features = model.offset[:-1] / model.y_scale + model.beta[:-1]
         gram = _centered_gram(model.crossproducts.FWF[:r, :r]) / n
         of_fixed = max(float(features @ gram @ features), 0.0)
     of_blocks, of_factors = 0.0, {}
     for k, component in enumerate(model.active):
         term = model.crossproducts.terms[k]
         own = term.own.sum(axis=2) / n
-        if has_intercept and isinstance(component, BlockComponent):
+        if has_intercept and component.is_feature:
             own = np.maximum(own - np.sum((term.ZWF[0, r - 1] / n) ** 2), 0.0)
         variance = float(np.sum(own * model.variances.Sigma[k]))
-        if isinstance(component, BlockComponent):
+        if component.is_feature:
             of_blocks += variance
         else:
             of_factors[component.name] = variance

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from .._arrays import Array
-from ..gram.crossproducts import CrossGram, CrossProducts
+from ..gram.crossproducts import CrossGram, CrossProducts, LargeColumns
 from ..gram.layout import Layout, flat_rows, oriented, parents_and_links, with_columns_of
 
 
@@ -92,7 +92,12 @@ class CouplingSystem(NamedTuple):
 
 
 def build_system(
-    crossproducts: CrossProducts, layout: Layout, small: tuple[int, ...], *, reml: bool
+    crossproducts: CrossProducts,
+    layout: Layout,
+    small: tuple[int, ...],
+    large: LargeColumns,
+    *,
+    reml: bool,
 ) -> CouplingSystem:
     """Gram blocks as tensors.
 
@@ -104,6 +109,8 @@ def build_system(
         Terms to eliminate, and those that remain.
     small : tuple of int
         Terms whose columns join the fixed part.
+    large : mapping of int to ndarray or sparse array of shape (n, L)
+        ``W^1/2 Z`` of large blocks by term.
     reml : bool
         Whether the determinant is that of REML or of ML.
 
@@ -148,10 +155,10 @@ def build_system(
             )
         )
     between = {}
-    large = tuple(i for i, k in enumerate(layout.rest) if terms[k].columns is not None)
+    large_rest = tuple(i for i, k in enumerate(layout.rest) if k in large)
     for i, k in enumerate(layout.rest):
         for j in range(i + 1, len(layout.rest)):
-            if i in large and j in large:
+            if i in large_rest and j in large_rest:
                 continue
             l = layout.rest[j]
             matrix = _to_csr(oriented(crossproducts, k, l), terms[k].n_levels, terms[l].n_levels)
@@ -166,8 +173,8 @@ def build_system(
             for k in layout.rest
         ),
         between=between,
-        large=large,
-        **_columns_of([terms[layout.rest[i]].columns for i in large]),
+        large=large_rest,
+        **_columns_of([large[layout.rest[i]] for i in large_rest]),
         fixed=fixed,
         n_determinant=n_determinant,
     )

@@ -8,8 +8,8 @@ import numpy as np
 
 from .._machine import MODERATE, one_blas_thread, require_memory
 from ..evidence.solution import Engine, PenalizedSolution, Variances
-from ..gram.crossproducts import CrossProducts
-from ..gram.layout import Layout, choose_layout
+from ..gram.crossproducts import CrossProducts, LargeColumns
+from ..gram.layout import Layout
 from . import dense
 from .loading import load_tensorflow
 
@@ -20,6 +20,8 @@ EXACT_FLOPS = 3e10  # of a factorisation, about two seconds on two cores
 
 def prepare_engine(
     crossproducts: CrossProducts,
+    layout: Layout,
+    large: LargeColumns,
     *,
     reml: bool,
     solver: str,
@@ -32,6 +34,10 @@ def prepare_engine(
     ----------
     crossproducts : CrossProducts
         Gram blocks.
+    layout : Layout
+        Order of elimination.
+    large : mapping of int to ndarray or sparse array of shape (n, L)
+        ``W^1/2 Z`` of feature blocks without principal axes, by term.
     reml : bool
         Whether determinant and traces belong to REML or to ML.
     solver : {"auto", "exact", "iterative"}
@@ -51,12 +57,11 @@ def prepare_engine(
     MemoryError
         If solver="exact" needs more memory than the machine has.
     """
-    layout = choose_layout(crossproducts)
     order = _corner_order(crossproducts, layout.rest)
-    large = [term.n_levels for term in crossproducts.terms if term.columns is not None]
     if large and solver == "exact":
+        n_columns = max(crossproducts.terms[k].n_levels for k in large)
         raise MemoryError(
-            f"solver='exact' would factorise a dense matrix for a feature block of {max(large):,} "
+            f"solver='exact' would factorise a dense matrix for a feature block of {n_columns:,} "
             "columns. Use solver='iterative' or 'auto'."
         )
     if layout.rest and (
@@ -66,14 +71,14 @@ def prepare_engine(
         from .iterative import IterativeEngine
 
         iterative = IterativeEngine(
-            crossproducts, layout, reml=reml, n_probes=n_probes, random_state=random_state
+            crossproducts, layout, large, reml=reml, n_probes=n_probes, random_state=random_state
         )
         return Engine("iterative", TENSORFLOW, iterative, iterative)
     return _prepare_exact(crossproducts, layout, reml=reml)
 
 
 def exact_solver(
-    crossproducts: CrossProducts, *, reml: bool
+    crossproducts: CrossProducts, layout: Layout, *, reml: bool
 ) -> Callable[[Variances], PenalizedSolution]:
     """Solve by factorising, with LAPACK where that is faster than calling TensorFlow.
 
@@ -81,6 +86,8 @@ def exact_solver(
     ----------
     crossproducts : CrossProducts
         Gram blocks, without a large feature block.
+    layout : Layout
+        Order of elimination.
     reml : bool
         Whether determinant and traces belong to REML or to ML.
 
@@ -94,7 +101,7 @@ def exact_solver(
     MemoryError
         If the dense corner needs more memory than the machine has.
     """
-    engine = _prepare_exact(crossproducts, choose_layout(crossproducts), reml=reml)
+    engine = _prepare_exact(crossproducts, layout, reml=reml)
 
     @one_blas_thread(n_entries=crossproducts.dense_order**2, limit=MODERATE)
     def solve(variances: Variances) -> PenalizedSolution:
@@ -111,7 +118,7 @@ def _prepare_exact(crossproducts: CrossProducts, layout: Layout, *, reml: bool) 
     load_tensorflow()
     from .exact import prepare
 
-    return Engine("exact", TENSORFLOW, prepare(crossproducts, reml=reml))
+    return Engine("exact", TENSORFLOW, prepare(crossproducts, layout, reml=reml))
 
 
 def _corner_order(crossproducts: CrossProducts, corner: tuple[int, ...]) -> int:

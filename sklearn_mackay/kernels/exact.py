@@ -29,7 +29,7 @@ import tensorflow as tf
 from ..covariances.matrices import covariance_factor, n_units
 from ..evidence.solution import PenalizedSolution, Variances
 from ..gram.crossproducts import CrossProducts
-from ..gram.layout import Layout, choose_layout
+from ..gram.layout import Layout
 from . import one_factor
 from .lapack import reordered
 from .linalg import (
@@ -46,7 +46,7 @@ from .tensors import ChainBlocks, EliminationSystem, Raw, shapes, to_tensors
 
 
 def prepare(
-    crossproducts: CrossProducts, *, reml: bool
+    crossproducts: CrossProducts, layout: Layout, *, reml: bool
 ) -> Callable[[Variances], PenalizedSolution]:
     """Move the Gram blocks to tensors once; the result solves at any variances.
 
@@ -54,6 +54,8 @@ def prepare(
     ----------
     crossproducts : CrossProducts
         Gram blocks.
+    layout : Layout
+        Order of elimination.
     reml : bool
         Whether determinant and traces belong to REML or to ML.
 
@@ -62,17 +64,17 @@ def prepare(
     callable
         ``solve(variances) -> PenalizedSolution``.
     """
-    layout = choose_layout(crossproducts)
     on_cpu = not tf.config.list_logical_devices("GPU")
-    prepare_run = one_factor.prepare_raw if len(crossproducts.terms) == 1 else _prepare_elimination
-    run = prepare_run(crossproducts, reml=reml, lapack_on_cpu=on_cpu)
+    if len(crossproducts.terms) == 1:
+        run = one_factor.prepare_raw(crossproducts, reml=reml, lapack_on_cpu=on_cpu)
+    else:
+        run = _prepare_elimination(crossproducts, layout, reml=reml, lapack_on_cpu=on_cpu)
     return lambda variances: solve_penalized_gls(crossproducts, run, layout, variances)
 
 
 def _prepare_elimination(
-    crossproducts: CrossProducts, *, reml: bool, lapack_on_cpu: bool
+    crossproducts: CrossProducts, layout: Layout, *, reml: bool, lapack_on_cpu: bool
 ) -> Callable[[tuple[Any, ...], tuple[Any, ...]], Raw]:
-    layout = choose_layout(crossproducts)
     coefficients = [crossproducts.terms[k].n_coefficients for k in layout.chain + layout.rest]
     T_spec = tuple(tf.TensorSpec([s, s], tf.float64) for s in coefficients)
     system = to_tensors(crossproducts, layout, reml=reml)

@@ -31,7 +31,7 @@ from scipy import linalg
 from .._arrays import Array
 from ..covariances.matrices import covariance_factor, symmetric_units
 from ..evidence.solution import PenalizedSolution, Variances
-from ..gram.crossproducts import CrossProducts, TermGram
+from ..gram.crossproducts import CrossProducts, LargeColumns, TermGram
 from ..gram.layout import Layout
 from .couplings import CouplingSystem, build_system
 from .krylov import Continued, conjugate_gradients, log_quadrature
@@ -101,6 +101,8 @@ class IterativeEngine:
         Gram blocks.
     layout : Layout
         Order of elimination; something must remain.
+    large : mapping of int to ndarray or sparse array of shape (n, L)
+        ``W^1/2 Z`` of large blocks by term.
     reml : bool
         Whether determinant and traces belong to REML or to ML.
     n_probes : int
@@ -120,6 +122,7 @@ class IterativeEngine:
         self,
         crossproducts: CrossProducts,
         layout: Layout,
+        large: LargeColumns,
         *,
         reml: bool,
         n_probes: int,
@@ -131,7 +134,7 @@ class IterativeEngine:
         self._units = [symmetric_units(t.n_coefficients, diagonal=t.diagonal) for t in self._terms]
         self._n_fixed = len(crossproducts.penalty)
         self._n_large = len(layout.chain + layout.rest)
-        self._system = build_system(crossproducts, layout, small, reml=reml)
+        self._system = build_system(crossproducts, layout, small, large, reml=reml)
         self._size = sum(term.n_effects for term in self._large[len(layout.chain) :])
         self._random_state = random_state
         self._r = tf.zeros([self._size, 0], tf.float64)

@@ -8,25 +8,20 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg, sparse
 
-from .._arrays import Array
+from .._arrays import Array, Matrix
 from ..covariances.matrices import matrix_root
-from ..design.components import AnyComponent, BlockComponent, Component
+from ..design.components import Component, Part
 from ..design.fixed import FixedPart
-from ..design.terms import level_columns
 from ..evidence.freedom import Freedom
 from ..evidence.solution import Variances
+from ..frames.options import RESIDUAL
+from ..gram.columns import without_fixed
 from ..gram.crossproducts import CrossProducts
+from ..gram.layout import Layout
 from .posterior import Posterior, factorise
-
-
-class LevelRows(NamedTuple):
-    """Level of each row, negative for one not known, and the columns (s, n) of its coefficients."""
-
-    codes: NDArray[np.integer[Any]]
-    columns: Array
+from .problem import SHARE_OF_ERRORS, Certainty, Fitted, Problem
 
 
 class Rows(NamedTuple):
@@ -40,18 +35,20 @@ class Rows(NamedTuple):
         Variance of effects that no data inform, in internal units.
     """
 
-    known: Any
+    known: Matrix
     prior_variance: Array
 
 
 @dataclass(frozen=True)
 class FittedModel:
-    """A fit of one response, in internal units, and the way to the user's.
+    """A fit of one response that tells how sure it is: internal units, and the way to the user's.
 
     Attributes
     ----------
     crossproducts : CrossProducts
         Gram blocks.
+    layout : Layout
+        Order of elimination.
     variances : Variances
         At the optimum.
     freedom : Freedom
@@ -61,37 +58,41 @@ class FittedModel:
     beta : ndarray of shape (r,)
         Fixed effects, of the reduced response.
     fixed : FixedPart
-        The fixed part without its rows.
-    components : tuple of Component or BlockComponent
-        Grouping factors, then feature blocks, without their rows.
+        The fixed part.
+    offset : ndarray of shape (r,)
+        What was taken out of y before, in the same coordinates.
+    components : tuple of Component
+        Grouping factors, then feature blocks.
     loadings : dict of str to ndarray of shape (p, r)
         Of each feature block, see `Block.loadings`.
+    given : dict of str to float
+        Given variance, in the user's units, of feature blocks no column of which varies: the data
+        say nothing about their coefficients.
     y_scale : float
         The user's unit of y.
     sigma2_scale : float
         The user's unit of the residual variance.
-    unseen : dict of str to float
-        Given variance, in internal units, of feature blocks no column of which varies: the data
-        say nothing about their coefficients.
+    certainty : {"known", "exact", "no_dof"}
+        Whether errors are known, there are none because the model fits y exactly, or there are no
+        degrees of freedom to tell.
     untold : tuple of str
         Components, and "residual", whose variances the rows tell only in part.
-    certainty : float
-        1.0; 0.0 where the model fits y exactly and its effects are certain, NaN where there are no
-        degrees of freedom to tell.
     """
 
     crossproducts: CrossProducts
+    layout: Layout
     variances: Variances
     freedom: Freedom
     method: str
     beta: Array
     fixed: FixedPart
-    components: tuple[AnyComponent, ...]
+    offset: Array
+    components: tuple[Component, ...]
     loadings: dict[str, Array]
-    unseen: dict[str, float]
+    given: dict[str, float]
     y_scale: float
     sigma2_scale: float
-    certainty: float
+    certainty: Certainty
     untold: tuple[str, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -101,82 +102,63 @@ class FittedModel:
     @cached_property
     def posterior(self) -> Posterior:
         """The factorised covariance of all effects."""
-        return factorise(self.crossproducts, self.variances)
+        return factorise(self.crossproducts, self.layout, self.variances)
 
     @property
-    def active(self) -> list[AnyComponent]:
+    def active(self) -> list[Component]:
         """The components that have a term, in the order of the terms."""
-        return [component for component in self.components if component.term is not None]
+        return [component for component in self.components if component.has_term]
+
+    @property
+    def share_of_errors(self) -> float:
+        """What covariances of estimates are multiplied by."""
+        return SHARE_OF_ERRORS[self.certainty]
 
     @property
     def sigma2(self) -> float:
         """Residual variance in the user's units."""
-        return self.variances.sigma2 * self.sigma2_scale * self.certainty
+        return self.variances.sigma2 * self.sigma2_scale * self.share_of_errors
 
-    def rows(
-        self,
-        fixed: Array,
-        factors: Mapping[str, LevelRows],
-        blocks: Mapping[str, Array],
-    ) -> Rows:
+    def rows(self, fixed: Array, parts: Mapping[str, Part]) -> Rows:
         """Bring new rows to internal coordinates.
 
         Parameters
         ----------
         fixed : ndarray of shape (n, 1 + p)
             What multiplies the intercept, and the fixed columns.
-        factors : mapping of str to LevelRows
-            Factors whose effects are part of the rows.
-        blocks : mapping of str to ndarray of shape (n, p)
-            Columns of feature blocks.
+        parts : mapping of str to LevelRows or ndarray of shape (n, p)
+            Levels and slopes of the factors whose effects are part of the rows, and columns of
+            feature blocks.
 
         Returns
         -------
         Rows
         """
-        return self._rows(fixed @ self.fixed.to_coefficients, factors, blocks)
+        return self._rows(fixed @ self.fixed.to_coefficients, parts)
 
-    def _rows(
-        self,
-        on_fixed: Array,
-        factors: Mapping[str, LevelRows],
-        blocks: Mapping[str, Array],
-    ) -> Rows:
+    def _rows(self, on_fixed: Array, parts: Mapping[str, Part]) -> Rows:
         """The same for rows that are known in the internal coordinates of the fixed part."""
-        n = len(on_fixed)
-        random, prior = [], np.zeros(n)
-        for k, component in enumerate(self.active):
-            Sigma = self.variances.Sigma[k]
-            if isinstance(component, BlockComponent):
-                part, variance = self._block_rows(component, blocks.get(component.name), Sigma, n)
-            else:
-                part, variance = _factor_rows(component, factors.get(component.name), Sigma, n)
-            random.append(part)
+        random, prior = [], np.zeros(len(on_fixed))
+        for component, Sigma in self._with_covariances():
+            name = component.name
+            Z, variance = component.new_rows(
+                parts.get(name), len(on_fixed), Sigma, self.loadings.get(name)
+            )
+            if component.has_term:
+                random.append(Z)
             prior += variance
-        for block, given in self._unseen_blocks(blocks):
-            prior += given * np.sum((blocks[block.name] - block.center) ** 2, axis=1)
         return Rows(self.posterior.rows(random, on_fixed), prior)
 
-    def _block_rows(
-        self, component: BlockComponent, columns: Array | None, Sigma: Array, n: int
-    ) -> tuple[Any, Array]:
-        loadings, block = self.loadings[component.name], component.term
-        if columns is None or block is None:
-            return sparse.csr_array((n, loadings.shape[1])), np.zeros(n)
-        centered = columns - block.center
-        Z = centered @ loadings
-        # The axes span what the training rows span; beyond it there is the prior.
-        beyond = np.sum((centered / block.scale) ** 2, axis=1) - np.sum(Z**2, axis=1)
-        return sparse.csr_array(Z), Sigma[0, 0] * np.maximum(beyond, 0.0)
-
-    def _unseen_blocks(self, blocks: Mapping[str, Array]) -> list[tuple[BlockComponent, float]]:
-        """Blocks among `blocks` that have no term but a given variance, and that variance."""
+    def _with_covariances(self) -> list[tuple[Component, Array]]:
+        """Components with their internal covariances: estimated ones, then those only given."""
+        constant = [component for component in self.components if not component.has_term]
+        given = [
+            np.array([[self.given.get(component.name, 0.0) / self.y_scale**2]])
+            for component in constant
+        ]
         return [
-            (component, self.unseen[component.name])
-            for component in self.components
-            if isinstance(component, BlockComponent)
-            and component.name in self.unseen
-            and component.name in blocks
+            *zip(self.active, self.variances.Sigma, strict=True),
+            *zip(constant, given, strict=True),
         ]
 
     def fixed_covariance(self) -> Array:
@@ -186,7 +168,8 @@ class FittedModel:
         columns' means; this is the covariance of the intercept at zero of all columns.
         """
         rows = self._fixed_part_rows(self.fixed.to_coefficients, intercept=0)
-        C = self.certainty * self.posterior.covariance(rows.known) + np.diag(rows.prior_variance)
+        known = self.share_of_errors * self.posterior.covariance(rows.known)
+        C = known + np.diag(rows.prior_variance)
         dropped = 1 + self.fixed.dropped
         C[dropped] = C[:, dropped] = np.nan
         return np.asarray(C * self.y_scale**2)
@@ -197,20 +180,19 @@ class FittedModel:
         blocks = {
             component.name: np.where(at_zero, 0.0, component.center)
             for component in self.components
-            if isinstance(component, BlockComponent)
+            if component.is_feature
         }
-        return self._rows(on_fixed, {}, blocks)
+        return self._rows(on_fixed, blocks)
 
     def variance(self, rows: Rows) -> Array:
         """Variance of each row's linear predictor in the user's units, without the residual's."""
-        known = self.certainty * self.posterior.variance(rows.known)
+        known = self.share_of_errors * self.posterior.variance(rows.known)
         return np.asarray((known + rows.prior_variance) * self.y_scale**2)
 
     def sample(
         self,
         rows: Rows,
-        factors: Mapping[str, LevelRows],
-        blocks: Mapping[str, Array],
+        parts: Mapping[str, Part],
         n_samples: int,
         random_state: np.random.RandomState,
     ) -> Array:
@@ -218,28 +200,20 @@ class FittedModel:
 
         Rows share what they have in common: known effects, and the effect of one unknown level.
         """
-        draws = self.certainty * (rows.known @ self.posterior.sample(n_samples, random_state))
-        for component, Sigma in zip(self.active, self.variances.Sigma, strict=True):
-            root = matrix_root(Sigma)
-            if isinstance(component, BlockComponent):
-                if component.term and component.name in blocks:
-                    loadings = self.loadings[component.name] * component.term.scale
-                    z = random_state.standard_normal((len(loadings), n_samples)) * root
-                    beyond = z - loadings @ (loadings.T @ z)
-                    centered = blocks[component.name] - component.term.center
-                    draws += centered @ beyond / component.term.scale
-            elif component.name in factors:
-                codes, columns = factors[component.name]
-                _, unknown = np.unique(np.minimum(codes, 0), return_inverse=True)
-                z = random_state.standard_normal((unknown.max(initial=0) + 1, len(root), n_samples))
-                columns = _internal_columns(component, columns) * (codes < 0)
-                draws += np.einsum("an,nas->ns", root @ columns, z[unknown])
-        for block, variance in self._unseen_blocks(blocks):
-            z = random_state.standard_normal((block.n_columns, n_samples)) * np.sqrt(variance)
-            draws += (blocks[block.name] - block.center) @ z
+        known = rows.known @ self.posterior.sample(n_samples, random_state)
+        draws = self.share_of_errors * known
+        for component, Sigma in self._with_covariances():
+            if component.name in parts:
+                draws += component.draw_beyond(
+                    parts[component.name],
+                    matrix_root(Sigma),
+                    self.loadings.get(component.name),
+                    n_samples,
+                    random_state,
+                )
         return np.asarray(draws * self.y_scale)
 
-    def component(self, name: str) -> tuple[int | None, AnyComponent]:
+    def component(self, name: str) -> tuple[int | None, Component]:
         """Position of a component's term, None where it has none, and the component."""
         at = {component.name: k for k, component in enumerate(self.active)}
         return at.get(name), next(c for c in self.components if c.name == name)
@@ -259,7 +233,6 @@ class FittedModel:
         ndarray of shape (L, s, s)
         """
         k, component = self.component(name)
-        assert isinstance(component, Component)
         assert k is not None
         if not given_fixed:
             own = self.posterior.level_covariances(k)
@@ -268,14 +241,12 @@ class FittedModel:
         else:
             own = self.without_fixed().posterior.level_covariances(k)
         transform = self.y_scale * component.transform
-        return np.asarray(transform @ (self.certainty * own) @ transform.T)
+        return np.asarray(transform @ (self.share_of_errors * own) @ transform.T)
 
     @property
     def has_centered_blocks(self) -> bool:
         """Whether the internal intercept is another than that at zero of the blocks' columns."""
-        return any(
-            isinstance(c, BlockComponent) and bool(np.any(c.center)) for c in self.components
-        )
+        return any(np.any(component.center) for component in self.components)
 
     def _given_fixed(self, k: int) -> Array:
         """Covariance (L, s, s) of a term's coefficients where the user's fixed effects are known.
@@ -297,35 +268,59 @@ class FittedModel:
     def without_fixed(self) -> FittedModel:
         """The same model with the fixed effects taken as known."""
         fixed = replace(self.fixed, to_coefficients=self.fixed.to_coefficients[:, :0])
-        return replace(self, crossproducts=self.crossproducts.without_fixed(), fixed=fixed)
+        return replace(self, crossproducts=without_fixed(self.crossproducts), fixed=fixed)
 
     def coefficient_std(self, name: str) -> Array:
         """Standard deviation (p,) of the error of a feature block's coefficients."""
-        k, component = self.component(name)
-        assert isinstance(component, BlockComponent)
-        if k is None or component.term is None:
-            std = np.sqrt(self.unseen.get(name, 0.0)) * self.y_scale
-            return np.full(component.n_columns, std)
-        loadings, unit = self.loadings[name], 1.0 / component.term.scale
-        known = self.certainty * self.posterior.variance_of_term(k, loadings)
-        beyond = unit**2 - np.sum(loadings**2, axis=1)
-        prior = self.variances.Sigma[k][0, 0] * np.maximum(beyond, 0.0)
-        return np.asarray(np.sqrt(known + prior) * self.y_scale)
+        k, _ = self.component(name)
+        component, Sigma = next(pair for pair in self._with_covariances() if pair[0].name == name)
+        loadings = self.loadings.get(name)
+        variance = component.variance_beyond(Sigma, loadings)
+        if k is not None and loadings is not None:
+            variance = variance + self.share_of_errors * self.posterior.variance_of_term(
+                k, loadings
+            )
+        return np.asarray(np.sqrt(variance) * self.y_scale)
 
 
-def _factor_rows(
-    component: Component, rows: LevelRows | None, Sigma: Array, n: int
-) -> tuple[Any, Array]:
-    if rows is None:
-        return sparse.csr_array((n, component.n_levels * len(component.coefficients))), np.zeros(n)
-    columns = _internal_columns(component, rows.columns)
-    prior = np.einsum("an,ab,bn->n", columns, Sigma, columns)
-    return level_columns(rows.codes, columns, component.n_levels), prior * (rows.codes < 0)
+def keep(fitted: Fitted) -> FittedModel | None:
+    """What tells how sure a fit is; None where it has no loadings, and so is not to tell."""
+    problem, optimum = fitted.problem, fitted.optimum
+    if fitted.loadings is None:
+        return None
+    return FittedModel(
+        crossproducts=problem.crossproducts,
+        layout=problem.layout,
+        variances=optimum.solution.variances,
+        freedom=problem.freedom,
+        method=problem.options.method,
+        beta=optimum.solution.beta,
+        fixed=problem.fixed,
+        offset=problem.output.offset,
+        components=problem.components,
+        loadings=fitted.loadings,
+        given={
+            component.name: float(problem.options.held[component.name][0, 0])
+            for component in problem.components
+            if not component.has_term and component.name in problem.options.held
+        },
+        y_scale=problem.y_scale,
+        sigma2_scale=problem.sigma2_scale,
+        certainty=fitted.certainty,
+        untold=_untold(problem),
+    )
 
 
-def _internal_columns(component: Component, columns: Array) -> Array:
-    """What multiplies the term's coefficients where `columns` multiply the user's."""
-    return np.asarray(component.transform.T @ columns)
+def _untold(problem: Problem) -> tuple[str, ...]:
+    """Components whose variances the rows tell only in part."""
+    active, found = problem.active, problem.identification
+    untold = {active[k].name for k in found.together}
+    for component, n_flat, with_residual in zip(
+        active, found.n_flat_within, found.with_residual, strict=True
+    ):
+        if n_flat:
+            untold |= {component.name, *[RESIDUAL] * with_residual}
+    return tuple(sorted(untold))
 
 
 def in_unit_of_y(model: FittedModel) -> FittedModel:

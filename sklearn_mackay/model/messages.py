@@ -1,113 +1,113 @@
-"""What to tell the user, and where: at the line that called the package."""
+"""What to tell the user of a fit, and of what could not be had from it."""
 
 from __future__ import annotations
 
-import inspect
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy import linalg
+from sklearn.exceptions import ConvergenceWarning
 
 from .._arrays import Array
+from .._messages import Message
 from ..covariances.matrices import n_units
-from ..design.components import AnyComponent, BlockComponent
+from ..design.components import Component
+from ..design.fixed import FixedPart
 from ..evidence.identification import Identification
+from .estimates import Estimates
+from .problem import Fitted
 
+ILL_CONDITIONED = 1e7  # condition of the scaled columns of X beyond which digits are lost
 NEGLIGIBLE = 1e-9  # weight in a combination, relative to the largest, that is rounding
 
 
-def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the line that called the package, however deep the call is in it.
-
-    Parameters
-    ----------
-    message : str
-        What to say.
-    category : type of Warning
-        How to say it.
-    """
-    package = __name__.split(".")[0]
-    frame, level = inspect.currentframe(), 1
-    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] == package:
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
-
-
-def unidentified(components: Sequence[AnyComponent], found: Identification) -> list[str]:
+def unidentified(components: Sequence[Component], found: Identification) -> list[Message]:
     """Say what of the variances the rows do not tell, and what can be done.
 
     Parameters
     ----------
-    components : sequence of Component or BlockComponent
+    components : sequence of Component
         Those that have a term.
     found : Identification
         What `identify` found.
 
     Returns
     -------
-    list of str
-        One message for each component and kind of finding.
+    list of Message
+        One for each component and kind of finding.
     """
-    notes: list[str] = []
-    for k, component in enumerate(components):
-        name, labels = component.name, component.coefficients
-        if found.unseen[k].size:
-            notes.append(
-                f"No row tells {_combinations(component, found.unseen[k])} of the levels of "
-                f"{name!r} from zero: its variance is set to 0. Remove one of these random slopes."
-            )
-        if found.taken_up[k].size:
-            notes.append(
-                f"The fixed features take up {_combinations(component, found.taken_up[k])} of "
-                f"every level of {name!r}: its variance is not identified and is set to 0. Remove "
-                "those features, or that random effect."
-            )
-        held = _combinations(component, found.held[k]) if found.held[k].size else ""
-        if held and found.with_residual[k] and len(labels) == 1:
-            if isinstance(component, BlockComponent):
-                notes.append(
-                    f"The columns of feature block {name!r} are orthogonal and as many as the "
-                    "rows: its variance cannot be told from the residual variance and is set to "
-                    "0. Remove it from `feature_blocks`."
-                )
-            else:
-                notes.append(
-                    f"Grouping factor {name!r} has as many levels as rows: its variance cannot be "
-                    "told from the residual variance and is set to 0. Remove it from `groups`."
-                )
-        elif held:
-            beside = " and the residual variance" * found.with_residual[k]
-            notes.append(
-                f"The variance of {held} of the levels of {name!r} cannot be told from the other "
-                f"variances of {name!r}{beside} and is set to 0. Remove it from `random_slopes`, "
-                "or set 'intercept': False there."
-            )
-        if found.n_flat_within[k] and found.with_residual[k]:
-            notes.append(
-                f"The levels of {name!r} have as many random coefficients as rows: its variances "
-                "cannot be told from the residual variance. Others fit as well as those in "
-                "`variance_components_`, and predict the same for these levels. Remove a slope "
-                "from `random_slopes`, or give the residual variance in `fixed_variances`."
-            )
-        elif found.n_flat_within[k]:
-            r = found.bases[k].shape[1]
-            n_entries = n_units(r, component.diagonal)
-            notes.append(
-                f"The rows tell {n_entries - found.n_flat_within[k]} of the {n_entries} variances "
-                f"and covariances of {name!r}: slopes that are constant within its levels take too "
-                "few values. Others fit as well as those in `variance_components_`, and predict "
-                "the same for these levels. Remove one from `random_slopes`, or name one-hot "
-                "columns of its values there, without an intercept and with covariance='diagonal'."
-            )
+    said = [
+        message
+        for k, component in enumerate(components)
+        for message in (
+            *_about_kernel(component, found, k),
+            *_about_held(component, found, k),
+            *_about_flat(component, found, k),
+        )
+    ]
     if found.together:
         names = ", ".join(repr(components[k].name) for k in found.together)
-        notes.append(
-            f"The variances of {names} cannot all be told apart: the effects of one are sums of "
-            "effects of another. Others fit as well as those in `variance_components_`, and "
-            "predict the same for these levels. Remove a factor, or a random slope."
+        said.append(
+            Message(
+                f"The variances of {names} cannot all be told apart: the effects of one are sums "
+                "of effects of another. Others fit as well as those in `variance_components_`, "
+                "and predict the same for these levels. Remove a factor, or a random slope."
+            )
         )
-    return notes
+    return said
+
+
+def _about_kernel(component: Component, found: Identification, k: int) -> Iterator[Message]:
+    """Effects that no row tells from zero, or that the fixed features take up."""
+    name = component.name
+    if found.unseen[k].size:
+        yield Message(
+            f"No row tells {_combinations(component, found.unseen[k])} of the levels of "
+            f"{name!r} from zero: its variance is set to 0. Remove one of these random slopes."
+        )
+    if found.taken_up[k].size:
+        yield Message(
+            f"The fixed features take up {_combinations(component, found.taken_up[k])} of "
+            f"every level of {name!r}: its variance is not identified and is set to 0. Remove "
+            "those features, or that random effect."
+        )
+
+
+def _about_held(component: Component, found: Identification, k: int) -> Iterator[Message]:
+    """Variances that are held at zero, since others make up for them."""
+    if not found.held[k].size:
+        return
+    if found.with_residual[k] and len(component.coefficients) == 1:
+        yield component.is_residual_twin()
+        return
+    held, name = _combinations(component, found.held[k]), component.name
+    beside = " and the residual variance" * found.with_residual[k]
+    yield Message(
+        f"The variance of {held} of the levels of {name!r} cannot be told from the other "
+        f"variances of {name!r}{beside} and is set to 0. Remove it from `random_slopes`, "
+        "or set 'intercept': False there."
+    )
+
+
+def _about_flat(component: Component, found: Identification, k: int) -> Iterator[Message]:
+    """Directions that stay free though nothing tells where on them the variances are."""
+    name = component.name
+    if found.n_flat_within[k] and found.with_residual[k]:
+        yield Message(
+            f"The levels of {name!r} have as many random coefficients as rows: its variances "
+            "cannot be told from the residual variance. Others fit as well as those in "
+            "`variance_components_`, and predict the same for these levels. Remove a slope "
+            "from `random_slopes`, or give the residual variance in `fixed_variances`."
+        )
+    elif found.n_flat_within[k]:
+        n_entries = n_units(found.bases[k].shape[1], component.diagonal)
+        yield Message(
+            f"The rows tell {n_entries - found.n_flat_within[k]} of the {n_entries} variances "
+            f"and covariances of {name!r}: slopes that are constant within its levels take too "
+            "few values. Others fit as well as those in `variance_components_`, and predict "
+            "the same for these levels. Remove one from `random_slopes`, or name one-hot "
+            "columns of its values there, without an intercept and with covariance='diagonal'."
+        )
 
 
 def combination(direction: Array, coefficients: Sequence[str]) -> str:
@@ -119,7 +119,7 @@ def combination(direction: Array, coefficients: Sequence[str]) -> str:
     return " ".join(parts).removeprefix("+")
 
 
-def _combinations(component: AnyComponent, directions: Array) -> str:
+def _combinations(component: Component, directions: Array) -> str:
     """Directions of a term's coefficients, each with as few of the user's as can be."""
     user = component.transform @ directions
     scale = np.linalg.norm(user, axis=1)
@@ -127,6 +127,129 @@ def _combinations(component: AnyComponent, directions: Array) -> str:
     _, _, pivots = linalg.qr(scaled.T, mode="economic", pivoting=True)
     few = user @ np.linalg.inv(scaled[pivots[: user.shape[1]]])
     return " and ".join(combination(w, component.coefficients) for w in few.T)
+
+
+def about_fit(
+    fits: Sequence[tuple[Fitted, Estimates]], notes: Sequence[Message], fixed_names: Sequence[str]
+) -> list[Message]:
+    """Say what a user should know of a fit.
+
+    Parameters
+    ----------
+    fits : sequence of (Fitted, Estimates)
+        One for each response.
+    notes : sequence of Message
+        What was found before anything was estimated.
+    fixed_names : sequence of str
+        Names of the fixed columns, quoted.
+
+    Returns
+    -------
+    list of Message
+    """
+    problem = fits[0][0].problem
+    messages = [*notes, *_about_fixed_part(problem.fixed, fixed_names)]
+    messages += unidentified(problem.active, problem.identification)
+    for j, (fitted, estimates) in enumerate(fits):
+        where = f"Output {j}: " if len(fits) > 1 else ""
+        messages += [
+            Message(where + text, category) for text, category in _about_output(fitted, estimates)
+        ]
+    return messages
+
+
+def _about_fixed_part(fixed: FixedPart, names: Sequence[str]) -> list[Message]:
+    if len(fixed.dropped):
+        dropped = ", ".join(names[i] for i in fixed.dropped)
+        return [
+            Message(
+                f"Fixed features {dropped} are combinations of the others (or of the intercept) "
+                "and get coefficient 0. Remove them, or give a positive `alpha`."
+            )
+        ]
+    if fixed.condition > ILL_CONDITIONED:
+        return [
+            Message(
+                f"The fixed features are nearly collinear (condition number "
+                f"{fixed.condition:.1e} after scaling): their coefficients are poorly "
+                "determined. Remove some, or give a positive `alpha`."
+            )
+        ]
+    return []
+
+
+def _about_output(fitted: Fitted, estimates: Estimates) -> list[Message]:
+    problem, options = fitted.problem, fitted.problem.options
+    said: list[Message] = []
+    if estimates.exact_fit and problem.components:
+        said.append(
+            Message(
+                "The model fits y exactly: the residual variance is zero, and variances cannot be "
+                "estimated (y may be constant, or a function of the features and groups)."
+            )
+        )
+    coefficients = {component.name: component.coefficients for component in problem.components}
+    for name, direction in estimates.collapsed:
+        said.append(
+            Message(
+                f"method='quick' lost a direction of the covariance of {name!r}: the variance of "
+                f"{combination(direction, coefficients[name])} collapsed to zero, because it is "
+                "less than about three times its sampling variance. Use method='reml' or 'mackay'.",
+                ConvergenceWarning,
+            )
+        )
+    if not estimates.solved:
+        said.append(
+            Message(
+                "Conjugate gradients did not converge: the factors are hardly connected, or their "
+                "variances enormous beside the residual. The estimates are not to be trusted. Use "
+                "solver='exact', or fewer factors.",
+                ConvergenceWarning,
+            )
+        )
+    elif not estimates.converged and estimates.n_iter < options.max_iter:
+        said.append(
+            Message(
+                f"The variances stopped after {estimates.n_iter} iterations, where rounding hides "
+                "which way the criterion falls: some effects vary enormously beside the residual. "
+                "Remove random slopes, or factors whose levels have few rows.",
+                ConvergenceWarning,
+            )
+        )
+    elif not estimates.converged:
+        said.append(
+            Message(
+                f"The variances did not converge in {options.max_iter} iterations; the last change "
+                f"was {estimates.history[-1]['change']:.1e}, `tol` is {options.tol:.1e}. Increase "
+                "`max_iter`, or use method='reml', which needs fewer.",
+                ConvergenceWarning,
+            )
+        )
+    return said
+
+
+def no_intervals(reasons: Mapping[str, str]) -> list[Message]:
+    """Say which parameters have no interval, those of one reason together."""
+    said = []
+    for why in dict.fromkeys(reasons.values()):
+        names = ", ".join(repr(name) for name, reason in reasons.items() if reason == why)
+        said.append(Message(f"There is no interval of {names}: {why}."))
+    return said
+
+
+def few_values(names: Sequence[str], values: Array) -> list[Message]:
+    """Say which parameters most refits of a bootstrap have no value of."""
+    counts = np.sum(~np.isnan(values), axis=0)
+    few = [name for name, count in zip(names, counts, strict=True) if 2 * count < len(values)]
+    if not few:
+        return []
+    return [
+        Message(
+            f"Fewer than half of the resamples have a value of {', '.join(map(repr, few))}, "
+            "because a standard deviation is zero in the others: the interval rests on the rest. "
+            "Use method='profile'."
+        )
+    ]
 
 
 def why_not_kept(store_covariance: bool | str, solver: str) -> str:

@@ -12,9 +12,8 @@ from ..evidence.freedom import Freedom
 from ..evidence.loop import Iteration, Optimum, estimate_variances
 from ..evidence.newton import StandardErrors, gradient_noise, standard_errors
 from ..evidence.restarts import other_starts
-from ..evidence.solution import Engine, PenalizedSolution, Variances
-from ..gram.crossproducts import CrossProducts
-from .options import Options
+from ..evidence.solution import Engine, MonteCarlo, PenalizedSolution, Variances
+from .problem import Problem
 
 MONTE_CARLO_SHARE = 0.05  # of a variance's standard error that random probes may add
 ANOTHER_VALLEY = 1e-6  # of the deviance: what one start is lower than another in the same one
@@ -31,12 +30,7 @@ class MonteCarloErrors:
 
 
 def estimate_with(
-    engine: Engine,
-    crossproducts: CrossProducts,
-    start: Variances,
-    freedom: Freedom,
-    options: Options,
-    report: Callable[[Iteration], None],
+    engine: Engine, problem: Problem, report: Callable[[Iteration], None]
 ) -> tuple[Optimum, MonteCarloErrors]:
     """Run the loop, with more probes where they leave too large an error.
 
@@ -44,29 +38,24 @@ def estimate_with(
     ----------
     engine : Engine
         Solves the equations.
-    crossproducts : CrossProducts
-        Gram blocks.
-    start : Variances
-        Where to begin.
-    freedom : Freedom
-        What may move.
-    options : Options
-        Method and tolerances.
+    problem : Problem
+        What to estimate, and where to begin.
     report : callable
         Called with each :class:`Iteration`.
 
     Returns
     -------
-    fit : Optimum
+    optimum : Optimum
         Its deviance and history are those of the criterion, also where only its slope was known.
     errors : MonteCarloErrors
         What the probes leave uncertain.
     """
+    options, freedom = problem.options, problem.freedom
 
     def run(start: Variances) -> Optimum:
         return estimate_variances(
             engine.solve,
-            crossproducts,
+            problem.crossproducts,
             start,
             freedom,
             method=options.method,
@@ -75,74 +64,80 @@ def estimate_with(
             report=report,
         )
 
-    fit = run(start)
+    optimum = run(problem.start)
     monte_carlo = engine.monte_carlo
-    if monte_carlo is None or not fit.solution.finite:
-        fit = _best_of_restarts(fit, run, engine, crossproducts, start, freedom, options)
-        none = tuple(np.zeros_like(S) for S in fit.solution.variances.Sigma)
-        return fit, MonteCarloErrors(StandardErrors(none, 0.0), 0.0, 0)
+    if monte_carlo is None or not optimum.solution.finite:
+        optimum = _best_of_restarts(optimum, run, engine, problem)
+        none = tuple(np.zeros_like(S) for S in optimum.solution.variances.Sigma)
+        return optimum, MonteCarloErrors(StandardErrors(none, 0.0), 0.0, 0)
+    optimum, errors = _with_probes(optimum, run, engine, monte_carlo, freedom)
+    log_det, error = monte_carlo.log_det(optimum.solution.variances)
+    value = _criterion(replace(optimum.solution, log_det=log_det), problem)
+    history = tuple(
+        replace(iteration, deviance=iteration.deviance + value - optimum.deviance)
+        for iteration in optimum.history
+    )
+    optimum = replace(optimum, deviance=value, history=history)
+    return optimum, MonteCarloErrors(errors, error, monte_carlo.n_products)
+
+
+def _with_probes(
+    optimum: Optimum,
+    run: Callable[[Variances], Optimum],
+    engine: Engine,
+    monte_carlo: MonteCarlo,
+    freedom: Freedom,
+) -> tuple[Optimum, StandardErrors]:
+    """Draw probes and run again until they add little to any standard error."""
     while True:
-        variances = fit.solution.variances
+        variances = optimum.solution.variances
         for _ in range(MOST_REPETITIONS):
             if not monte_carlo.is_accurate(variances):
-                fit = replace(fit, solution=engine.solve(variances))
+                optimum = replace(optimum, solution=engine.solve(variances))
         samples = monte_carlo.trace_samples(variances)
         n_probes = len(samples[0])
-        errors = standard_errors(fit.solution, freedom, gradient_noise(samples, freedom))
-        ratio = _largest_ratio(errors, standard_errors(fit.solution, freedom))
+        errors = standard_errors(optimum.solution, freedom, gradient_noise(samples, freedom))
+        ratio = _largest_ratio(errors, standard_errors(optimum.solution, freedom))
         wanted = int(np.ceil(n_probes * (ratio / MONTE_CARLO_SHARE) ** 2))
         wanted = min(wanted, monte_carlo.most_probes)
         if wanted <= n_probes:
-            break
+            return optimum, errors
         monte_carlo.add_probes(wanted - n_probes)
         again = run(variances)
-        fit = replace(again, history=fit.history + again.history)
-    log_det, error = monte_carlo.log_det(variances)
-    value = _criterion(replace(fit.solution, log_det=log_det), crossproducts, freedom)
-    history = tuple(
-        replace(iteration, deviance=iteration.deviance + value - fit.deviance)
-        for iteration in fit.history
-    )
-    fit = replace(fit, deviance=value, history=history)
-    return fit, MonteCarloErrors(errors, error, monte_carlo.n_products)
+        optimum = replace(again, history=optimum.history + again.history)
 
 
-def _criterion(
-    solution: PenalizedSolution, crossproducts: CrossProducts, freedom: Freedom
-) -> float:
+def _criterion(solution: PenalizedSolution, problem: Problem) -> float:
     return deviance(
         solution,
-        dof=freedom.dof,
-        sum_log_weights=crossproducts.sum_log_weights,
-        penalty=crossproducts.penalty,
+        dof=problem.freedom.dof,
+        sum_log_weights=problem.crossproducts.sum_log_weights,
+        penalty=problem.crossproducts.penalty,
     )
 
 
 def _best_of_restarts(
-    fit: Optimum,
-    run: Callable[[Variances], Optimum],
-    engine: Engine,
-    crossproducts: CrossProducts,
-    start: Variances,
-    freedom: Freedom,
-    options: Options,
+    optimum: Optimum, run: Callable[[Variances], Optimum], engine: Engine, problem: Problem
 ) -> Optimum:
     """The lowest of the valleys that other starts find, unless the user chose the start."""
-    if options.method == "quick" or options.start or fit.zero_residual or not fit.solution.finite:
-        return fit
+    freedom, is_chosen = problem.freedom, bool(problem.options.start)
+    is_final = optimum.zero_residual or not optimum.solution.finite
+    if problem.options.method == "quick" or is_chosen or is_final:
+        return optimum
 
     def height(variances: Variances) -> float:
         solution = engine.solve(variances)
         if freedom.is_rescalable:
             solution = solution.rescaled(solution.yPy / freedom.dof)
-        return _criterion(solution, crossproducts, freedom)
+        return _criterion(solution, problem)
 
-    for other in other_starts(height, crossproducts, freedom, start, fit.solution.variances):
+    found = optimum.solution.variances
+    for other in other_starts(height, problem.crossproducts, freedom, problem.start, found):
         again = run(other)
-        is_better = again.converged and again.deviance < fit.deviance - ANOTHER_VALLEY
+        is_better = again.converged and again.deviance < optimum.deviance - ANOTHER_VALLEY
         if is_better and not again.zero_residual:
-            fit = again
-    return fit
+            optimum = again
+    return optimum
 
 
 def _largest_ratio(errors: StandardErrors, of: StandardErrors) -> float:

@@ -29,7 +29,7 @@ from .._machine import require_memory
 from ..covariances.matrices import matrix_root
 from ..evidence.solution import Variances
 from ..gram.crossproducts import CrossProducts, TermGram
-from ..gram.layout import choose_layout, oriented
+from ..gram.layout import Layout, oriented
 
 KEPT_ENTRIES = 2**24  # of the loadings times the corner's inverse: 128 MiB
 
@@ -200,13 +200,15 @@ class Posterior:
         return np.asarray(self.root @ u)
 
 
-def factorise(crossproducts: CrossProducts, variances: Variances) -> Posterior:
+def factorise(crossproducts: CrossProducts, layout: Layout, variances: Variances) -> Posterior:
     """Factorise the covariance of all effects.
 
     Parameters
     ----------
     crossproducts : CrossProducts
         Gram blocks, without a feature block too large for principal axes.
+    layout : Layout
+        Order of elimination.
     variances : Variances
         Where; singular ones are welcome.
 
@@ -226,7 +228,6 @@ def factorise(crossproducts: CrossProducts, variances: Variances) -> Posterior:
     Henderson (1975), "Best linear unbiased estimation and prediction under a selection model",
     Biometrics 31(2).
     """
-    layout = choose_layout(crossproducts)
     corner = sum(crossproducts.terms[k].n_effects for k in layout.rest)
     require_memory(
         corner + len(crossproducts.penalty),

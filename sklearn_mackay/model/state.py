@@ -1,4 +1,4 @@
-"""Fitted attributes from estimates."""
+"""The attributes that a fit sets, from its estimates."""
 
 from __future__ import annotations
 
@@ -8,6 +8,104 @@ from typing import Any
 import numpy as np
 
 from .._arrays import Array
+from ..frames.grouping import Grouping
+from ..frames.options import RESIDUAL
+from ..frames.roles import ColumnRoles
+from ..frames.tables import Table
+from .estimates import Estimates
+from .fitted import keep
+from .problem import Fitted
+
+
+def attributes_of(
+    fits: Sequence[tuple[Fitted, Estimates]],
+    table: Table,
+    roles: ColumnRoles,
+    groupings: Sequence[Grouping],
+    *,
+    has_outputs: bool,
+) -> dict[str, Any]:
+    """Fitted attributes, public ones and private ones.
+
+    Parameters
+    ----------
+    fits : sequence of (Fitted, Estimates)
+        One for each response.
+    table : Table
+        The user's X.
+    roles : ColumnRoles
+        What its columns are for.
+    groupings : sequence of Grouping
+        Levels of each factor.
+    has_outputs : bool
+        Whether attributes have an axis of outputs.
+
+    Returns
+    -------
+    dict of str to object
+    """
+    outputs = [_of_output(fitted, one, table.n_columns, roles) for fitted, one in fits]
+    models = tuple(model for fitted, _ in fits if (model := keep(fitted)) is not None)
+    columns = range(table.n_columns) if table.names is None else table.names
+    return {
+        **(stacked(outputs) if has_outputs else outputs[0]),
+        "_models": models or None,
+        "_diagonal": dict(fits[0][0].problem.options.diagonal),
+        "_fixed_names": ("intercept", *(table.name(c) for c in roles.fixed)),
+        "group_levels_": {grouping.name: grouping.labels for grouping in groupings},
+        "groups_": [factor.name for factor in roles.factors],
+        "fixed_features_": np.array(columns),
+        "_roles": roles,
+        "_groupings": tuple(groupings),
+    }
+
+
+def _of_output(
+    fitted: Fitted, estimates: Estimates, n_columns: int, roles: ColumnRoles
+) -> dict[str, Any]:
+    """Fitted attributes of one response."""
+    fixed_cov = estimates.fixed_cov.copy()
+    if roles.blocks and fitted.problem.options.fit_intercept:
+        # Of the rows' mean; at zero of the blocks' columns the blocks are part of it.
+        fixed_cov[0] = fixed_cov[:, 0] = np.nan
+    std = np.sqrt(np.diag(fixed_cov))
+    k = estimates.n_parameters
+    coef, coef_std = np.full((2, n_columns), np.nan)
+    coef[list(roles.fixed)] = estimates.coef
+    coef_std[list(roles.fixed)] = std[1:]
+    for name, columns in roles.blocks.items():
+        coef[list(columns)] = estimates.b[name]
+    sigma2 = float(estimates.Sigma[RESIDUAL][0, 0])
+    return {
+        "coef_": coef,
+        "intercept_": estimates.intercept,
+        "_vcov": fixed_cov,
+        "_n_parameters": k,
+        "_n": estimates.n,
+        "_intercept_std": float(std[0]),
+        "_coef_std": coef_std,
+        "variance_components_": by_component(estimates.Sigma),
+        "alpha_": {
+            name: penalty_of(sigma2, float(estimates.Sigma[name][0, 0])) for name in roles.blocks
+        },
+        "random_effects_": {factor.name: estimates.b[factor.name] for factor in roles.factors},
+        "effective_dof_": estimates.gamma,
+        "variance_mc_error_": by_component(estimates.mc_error),
+        "log_likelihood_mc_error_": 0.5 * estimates.deviance_mc_error,
+        "solver_": fitted.solver,
+        "kernel_": fitted.kernel,
+        "n_products_": estimates.n_products,
+        "log_likelihood_": -0.5 * estimates.deviance,
+        "aic_": estimates.deviance + 2.0 * k,
+        "bic_": estimates.deviance + float(np.log(estimates.n)) * k,
+        "n_iter_": estimates.n_iter,
+        "converged_": estimates.converged,
+        "singular_": estimates.singular,
+        "_history": [
+            {**iteration, "variances": by_component(iteration["variances"])}
+            for iteration in estimates.history
+        ],
+    }
 
 
 def stacked(outputs: Sequence[Any]) -> Any:

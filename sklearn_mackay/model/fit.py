@@ -1,0 +1,148 @@
+"""One mixed model from columns to variances: Gram blocks, an engine, the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from .._machine import MODERATE, one_blas_thread
+from ..design.design import Design
+from ..design.response import Response
+from ..evidence.identification import identify
+from ..evidence.loop import Iteration
+from ..evidence.solution import Engine
+from ..frames.options import RESIDUAL, Options
+from ..gram.columns import of_output
+from ..gram.crossproducts import CrossProducts, LargeColumns
+from ..gram.from_rows import build_crossproducts
+from ..gram.layout import Layout, choose_layout
+from .monte_carlo import MonteCarloErrors, estimate_with
+from .problem import Fitted, Problem
+
+KEPT_ENTRIES = 2**21  # numbers in Gram blocks that are kept unasked: 16 MiB
+
+
+class Prepare(Protocol):
+    """Chooses an engine and hands it Gram blocks."""
+
+    def __call__(
+        self, crossproducts: CrossProducts, layout: Layout, large: LargeColumns, *, reml: bool
+    ) -> Engine:
+        """Return an engine whose determinant and traces belong to REML or to ML."""
+        ...
+
+
+def fit_model(
+    design: Design,
+    response: Response,
+    options: Options,
+    prepare: Prepare,
+    report: Callable[[Iteration], None],
+) -> list[tuple[Fitted, MonteCarloErrors]]:
+    """Estimate a mixed model, or several that share everything but the response.
+
+    Parameters
+    ----------
+    design : Design
+        All columns.
+    response : Response
+        Responses; each has variances of its own.
+    options : Options
+        What to estimate.
+    prepare : callable
+        ``prepare(crossproducts, layout, large, reml=...)`` returns an :class:`Engine`.
+    report : callable
+        Called with each :class:`Iteration`.
+
+    Returns
+    -------
+    list of (Fitted, MonteCarloErrors)
+        One for each response.
+
+    Raises
+    ------
+    ValueError
+        Where rows do not suffice to estimate variances, or the equations are singular.
+    """
+    with one_blas_thread(n_entries=response.y.size + design.X.shape[0] * design.X.shape[1]):
+        crossproducts, large = build_crossproducts(design, response.y)
+        active = [component for component in design.components if component.has_term]
+        identification = identify(
+            crossproducts,
+            [component.transform for component in active],
+            free=[component.name not in options.held for component in active],
+            residual=RESIDUAL not in options.held,
+            reml=options.method != "ml",
+        )
+    layout = choose_layout(crossproducts)
+    found = []
+    for j, output in enumerate(response.outputs):
+        problem = Problem(
+            crossproducts=of_output(crossproducts, j),
+            layout=layout,
+            components=design.components,
+            fixed=design.fixed,
+            output=output,
+            weight_unit=design.weight_unit,
+            options=options,
+            identification=identification,
+        )
+        found.append(_fit_output(problem, design, large, prepare, report))
+    return found
+
+
+def _fit_output(
+    problem: Problem,
+    design: Design,
+    large: LargeColumns,
+    prepare: Prepare,
+    report: Callable[[Iteration], None],
+) -> tuple[Fitted, MonteCarloErrors]:
+    """Estimate the variances of one response."""
+    _require_degrees_of_freedom(problem)
+    crossproducts, options = problem.crossproducts, problem.options
+    engine = prepare(crossproducts, problem.layout, large, reml=options.method != "ml")
+    with one_blas_thread(n_entries=crossproducts.dense_order**2, limit=MODERATE):
+        optimum, errors = estimate_with(engine, problem, report)
+    if not optimum.solution.finite:
+        raise ValueError(
+            "The penalised equations are singular to working precision: the fixed features are too "
+            "nearly collinear (sparse ones are not centred). Remove some, give a positive `alpha`, "
+            "or pass a dense X."
+        )
+    columns = list(zip(problem.active, design.terms, crossproducts.terms, strict=True))
+    effects = {
+        component.name: term.effects(b, gram.axes)
+        for (component, term, gram), b in zip(columns, optimum.solution.b, strict=True)
+    }
+    loadings = None
+    if not large and _is_kept(problem, is_exact=engine.name == "exact"):
+        axes = [term.axes for term in crossproducts.terms if term.is_block]
+        names = [component.name for component in problem.active if component.is_feature]
+        loadings = {
+            name: block.loadings(along)
+            for name, block, along in zip(names, design.blocks, axes, strict=True)
+        }
+    return Fitted(problem, optimum, effects, loadings, engine.name, engine.kernel), errors
+
+
+def _is_kept(problem: Problem, *, is_exact: bool) -> bool:
+    """Whether the fit is to tell how sure it is."""
+    keep = problem.options.keep
+    if keep != "auto":
+        return bool(keep)
+    columns = zip(problem.active, problem.crossproducts.terms, strict=True)
+    of_loadings = sum(component.center.size * gram.n_levels for component, gram in columns)
+    return is_exact and problem.crossproducts.n_entries + of_loadings <= KEPT_ENTRIES
+
+
+def _require_degrees_of_freedom(problem: Problem) -> None:
+    is_explained = problem.output.is_explained
+    if problem.dof <= 0 and problem.estimates_residual and not is_explained and problem.active:
+        blocks = problem.crossproducts
+        raise ValueError(
+            f"The rows count as {blocks.n:g} (n_samples, or the sum of frequency weights), "
+            f"too few to estimate variances beside {blocks.n_unpenalized} fixed "
+            "coefficients. Use fewer fixed features, a positive `alpha`, or "
+            "weight_type='precision' if the weights do not count rows."
+        )
