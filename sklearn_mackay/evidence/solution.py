@@ -138,6 +138,18 @@ class PenalizedSolution:
         )
 
 
+def solver_of_any_scale(solve_relative: Solve) -> Solve:
+    """Solve at any variances by a solver at ``sigma2 = 1``, of ``Sigma_k / sigma2``."""
+
+    def solve(variances: Variances) -> PenalizedSolution:
+        sigma2 = variances.sigma2
+        relative = Variances(1.0, tuple(S / sigma2 for S in variances.Sigma))
+        # Variances that are held are to stay the same to the last bit.
+        return replace(solve_relative(relative).rescaled(sigma2), variances=variances)
+
+    return solve
+
+
 class MonteCarlo(Protocol):
     """What an engine with random probes tells beside its solutions."""
 

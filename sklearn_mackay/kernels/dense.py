@@ -14,7 +14,7 @@ from scipy import linalg
 
 from .._arrays import Array
 from ..covariances.matrices import covariance_factor, symmetric_units
-from ..evidence.solution import PenalizedSolution, Variances
+from ..evidence.solution import PenalizedSolution, Variances, solver_of_any_scale
 from ..gram.crossproducts import CrossProducts
 from ..gram.layout import gram_matrix
 from .lapack import factor_with_lapack
@@ -46,11 +46,10 @@ def prepare(
     units = [symmetric_units(term.n_coefficients, diagonal=term.diagonal) for term in terms]
 
     @np.errstate(invalid="ignore")  # numbers that are not finite are reported, not warned of
-    def solve(variances: Variances) -> PenalizedSolution:
-        sigma2 = variances.sigma2
+    def solve(relative: Variances) -> PenalizedSolution:
         factors = [
-            covariance_factor(Sigma / sigma2, term.own)
-            for Sigma, term in zip(variances.Sigma, terms, strict=True)
+            covariance_factor(Sigma, term.own)
+            for Sigma, term in zip(relative.Sigma, terms, strict=True)
         ]
         T = [vectors * sd for sd, vectors in factors]
         T_inverse = [(vectors / sd).T for sd, vectors in factors]
@@ -73,20 +72,20 @@ def prepare(
         information = working.T @ on_all[:q] - reduced.T @ reduced
         root = linalg.solve_triangular(cholesky[q:, q:], np.eye(p), check_finite=False)
         return PenalizedSolution(
-            variances=variances,
+            variances=relative,
             beta=solution[q:],
-            b=tuple((S @ part).T / sigma2 for S, part in zip(variances.Sigma, v, strict=True)),
-            N=tuple(0.5 * (part + part.T) / sigma2 for part in N),
-            vv=tuple(part @ part.T / sigma2**2 for part in v),
+            b=tuple((S @ part).T for S, part in zip(relative.Sigma, v, strict=True)),
+            N=tuple(0.5 * (part + part.T) for part in N),
+            vv=tuple(part @ part.T for part in v),
             n_levels=tuple(term.n_levels for term in terms),
-            yPy=float(remainder) / sigma2,
+            yPy=float(remainder),
             log_det=float(log_det),
-            information=information / sigma2**3,
-            beta_cov=root @ root.T * sigma2,
+            information=information,
+            beta_cov=root @ root.T,
             finite=bool(np.isfinite(log_det) and np.isfinite(remainder)),
         )
 
-    return solve
+    return solver_of_any_scale(solve)
 
 
 def _rows_scaled(matrix: Array, T: list[Array], places: list[slice]) -> Array:

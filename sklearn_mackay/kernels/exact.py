@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..covariances.matrices import covariance_factor, n_units
-from ..evidence.solution import PenalizedSolution, Variances
+from ..evidence.solution import PenalizedSolution, Variances, solver_of_any_scale
 from ..gram.crossproducts import CrossProducts
 from ..gram.layout import Layout
 from . import one_factor
@@ -69,7 +69,7 @@ def prepare(
         run = one_factor.prepare_raw(crossproducts, reml=reml, lapack_on_cpu=on_cpu)
     else:
         run = _prepare_elimination(crossproducts, layout, reml=reml, lapack_on_cpu=on_cpu)
-    return lambda variances: solve_penalized_gls(crossproducts, run, layout, variances)
+    return solver_of_any_scale(partial(solve_penalized_gls, crossproducts, run, layout))
 
 
 def _prepare_elimination(
@@ -87,7 +87,7 @@ def solve_penalized_gls(
     crossproducts: CrossProducts,
     run: Callable[[tuple[Any, ...], tuple[Any, ...]], Raw],
     layout: Layout,
-    variances: Variances,
+    relative: Variances,
 ) -> PenalizedSolution:
     """Solve ``K (u, beta) = (T'Z'Wy, X'Wy)`` and return what the variance updates need.
 
@@ -99,8 +99,8 @@ def solve_penalized_gls(
         The traced function on the blocks' tensors, of ``T_k`` and ``T_k^-1'`` in elimination order.
     layout : Layout
         Order of elimination.
-    variances : Variances
-        Where to solve.
+    relative : Variances
+        Where to solve, with sigma2 = 1.
 
     Returns
     -------
@@ -108,10 +108,7 @@ def solve_penalized_gls(
         `finite` is False where the system was not positive definite.
     """
     order = layout.chain + layout.rest
-    sigma2 = variances.sigma2
-    factors = [
-        covariance_factor(variances.Sigma[k] / sigma2, crossproducts.terms[k].own) for k in order
-    ]
+    factors = [covariance_factor(relative.Sigma[k], crossproducts.terms[k].own) for k in order]
     T = tuple(tf.constant(vectors * sd) for sd, vectors in factors)
     T_inverse_t = tuple(tf.constant(vectors / sd) for sd, vectors in factors)
     raw = tf.nest.map_structure(lambda tensor: tensor.numpy(), run(T, T_inverse_t))
@@ -122,16 +119,16 @@ def solve_penalized_gls(
         raw.information, [n_units(t.n_coefficients, t.diagonal) for t in units], at
     )
     return PenalizedSolution(
-        variances=variances,
+        variances=relative,
         beta=raw.beta,
-        b=tuple((variances.Sigma[order[i]] @ (raw.v[i] / sigma2)).T for i in at),
-        N=tuple(0.5 * (raw.N[i] + raw.N[i].T) / sigma2 for i in at),
-        vv=tuple(raw.v[i] @ raw.v[i].T / sigma2**2 for i in at),
+        b=tuple((relative.Sigma[order[i]] @ raw.v[i]).T for i in at),
+        N=tuple(0.5 * (raw.N[i] + raw.N[i].T) for i in at),
+        vv=tuple(raw.v[i] @ raw.v[i].T for i in at),
         n_levels=tuple(term.n_levels for term in crossproducts.terms),
-        yPy=float(raw.remainder) / sigma2,
+        yPy=float(raw.remainder),
         log_det=float(raw.log_det),
-        information=information / sigma2**3,
-        beta_cov=raw.beta_cov * sigma2,
+        information=information,
+        beta_cov=raw.beta_cov,
         finite=bool(np.isfinite(raw.log_det) and np.isfinite(raw.remainder)),
     )
 

@@ -30,7 +30,7 @@ from scipy import linalg
 
 from .._arrays import Array
 from ..covariances.matrices import covariance_factor, symmetric_units
-from ..evidence.solution import PenalizedSolution, Variances
+from ..evidence.solution import PenalizedSolution, Variances, solver_of_any_scale
 from ..gram.crossproducts import CrossProducts, LargeColumns, TermGram
 from ..gram.layout import Layout
 from .couplings import CouplingSystem, build_system
@@ -161,16 +161,18 @@ class IterativeEngine:
 
     def __call__(self, variances: Variances) -> PenalizedSolution:
         """Solve at `variances`."""
-        sigma2 = variances.sigma2
-        relative = [variances.Sigma[k] / sigma2 for k in self._order]
+        return solver_of_any_scale(self._solve_relative)(variances)
+
+    def _solve_relative(self, relative: Variances) -> PenalizedSolution:
+        Sigma = [relative.Sigma[k] for k in self._order]
         factors = [
-            covariance_factor(S, term.own) for S, term in zip(relative, self._terms, strict=True)
+            covariance_factor(S, term.own) for S, term in zip(Sigma, self._terms, strict=True)
         ]
         at = linearise(self._system, factors[: self._n_large])
         vF, probes, FF, solved = self._solve(at)
         T_small = [vectors * sd for sd, vectors in factors[self._n_large :]]
         corner = close(FF, T_small, self._terms[self._n_large :], self._system.n_determinant)
-        self._last = [S / sigma2 for S in variances.Sigma], (at, probes, corner.log_det)
+        self._last = list(relative.Sigma), (at, probes, corner.log_det)
 
         contrast = np.append(-corner.coefficients, 1.0)
         v = [part @ contrast for part in vF] + self._split_small(FF[:-1] @ contrast)
@@ -185,16 +187,16 @@ class IterativeEngine:
         order = np.argsort(self._order)
         n_small = len(corner.G) - self._n_fixed
         return PenalizedSolution(
-            variances=variances,
+            variances=relative,
             beta=corner.coefficients[n_small:],
-            b=tuple((relative[i] @ v[i]).T for i in order),
-            N=tuple(_symmetric(N[i]) / sigma2 for i in order),
-            vv=tuple(v[i] @ v[i].T / sigma2**2 for i in order),
+            b=tuple((Sigma[i] @ v[i]).T for i in order),
+            N=tuple(_symmetric(N[i]) for i in order),
+            vv=tuple(v[i] @ v[i].T for i in order),
             n_levels=tuple(self._terms[i].n_levels for i in order),
-            yPy=float(FF[-1] @ contrast) / sigma2,
+            yPy=float(FF[-1] @ contrast),
             log_det=None,
-            information=reordered(information, list(map(len, self._units)), order) / sigma2**3,
-            beta_cov=corner.G[n_small:, n_small:] * sigma2,
+            information=reordered(information, list(map(len, self._units)), order),
+            beta_cov=corner.G[n_small:, n_small:],
             finite=bool(np.all(np.isfinite(FF))),
             solved=solved and informed,
         )
