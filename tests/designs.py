@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sklearn_mackay.covariances.structures import FULL
 from sklearn_mackay.design.blocks import Block
 from sklearn_mackay.design.components import Component
 from sklearn_mackay.design.design import Columns, Design, lay_out
@@ -62,7 +63,7 @@ def options(
         alpha=alpha,
         fit_intercept=fit_intercept,
         frequency=frequency,
-        diagonal={"g": False},
+        structures={"g": FULL},
         held=held or {},
         start={},
         max_iter=100,

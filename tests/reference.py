@@ -9,8 +9,9 @@ from functools import cached_property
 import numpy as np
 from designs import gram_blocks
 from scipy import linalg, optimize
+from structured import structure_of
 
-from sklearn_mackay.covariances.matrices import symmetric_units
+from sklearn_mackay.covariances.structures import DIAGONAL
 from sklearn_mackay.design.terms import Term
 from sklearn_mackay.evidence.freedom import Freedom
 from sklearn_mackay.evidence.solution import PenalizedSolution, Variances
@@ -64,7 +65,7 @@ class Problem:
         return Freedom(
             terms=(True,) * len(self.terms),
             residual=True,
-            diagonal=tuple(term.diagonal for term in self.terms),
+            structures=tuple(term.structure for term in self.terms),
             dof=len(self.y) - reml * int(np.sum(self.penalty == 0)),
             directions=tuple(np.eye(len(S)) for S in self.variances.Sigma),
         )
@@ -179,7 +180,7 @@ class Dense:
         """``F'PF``, a working vector for each symmetric unit of each term."""
         vectors = [np.zeros((len(self.problem.y), 0))]
         for k, term in enumerate(self.problem.terms):
-            units = symmetric_units(term.n_coefficients, diagonal=term.diagonal)
+            units = term.structure.units(term.n_coefficients)
             vectors += [(self.Z[k] @ (self.v(k) @ E).ravel())[:, None] for E in units]
         F = np.hstack(vectors)
         return F.T @ self.P @ F
@@ -281,7 +282,7 @@ def random_problem(
         if nested is not None:
             codes = rng.permutation(np.arange(terms[nested].n_levels) % L)[terms[nested].codes]
         columns = np.vstack([np.ones(n), rng.normal(size=(s - 1, n))])
-        terms.append(Term(codes, L, columns, np.eye(s), diagonal))
+        terms.append(Term(codes, L, columns, np.eye(s), structure_of(diagonal)))
     X = rng.normal(size=(n, p))
     if p > n_penalized:
         X[:, n_penalized] = 1.0
@@ -299,7 +300,7 @@ def random_problem(
 def _random_covariance(rng: np.random.Generator, term: Term, rank: int | None) -> np.ndarray:
     s = term.n_coefficients
     rank = s if rank is None else min(rank, s)
-    if term.diagonal:
+    if term.structure is DIAGONAL:
         return np.diag(rng.uniform(0.3, 2.0, size=s) * (np.arange(s) < rank))
     directions = np.linalg.qr(rng.normal(size=(s, s)))[0][:, :rank]
     return directions * rng.uniform(0.3, 2.0, size=rank) @ directions.T
@@ -310,7 +311,7 @@ def unit_directions(problem: Problem) -> list[Variances]:
     zero = Variances(0.0, tuple(np.zeros_like(S) for S in problem.variances.Sigma))
     directions = []
     for k, term in enumerate(problem.terms):
-        for E in symmetric_units(term.n_coefficients, diagonal=term.diagonal):
+        for E in term.structure.units(term.n_coefficients):
             Sigma = list(zero.Sigma)
             Sigma[k] = E
             directions.append(Variances(0.0, tuple(Sigma)))
@@ -330,7 +331,7 @@ def best_of_many_starts(
 ) -> float:
     """Least deviance that L-BFGS-B finds from random starts, in Cholesky factors and log sigma2."""
     sizes = [term.n_coefficients for term in problem.terms]
-    diagonal = [term.diagonal for term in problem.terms]
+    diagonal = [(term.structure is DIAGONAL) for term in problem.terms]
     masks = [
         np.eye(s, dtype=bool) if d else np.tri(s, dtype=bool)
         for s, d in zip(sizes, diagonal, strict=True)

@@ -22,10 +22,10 @@ ROOMS = {
     "_machine": set(),
     "_messages": set(),
     "datasets": set(),
-    "frames": {"_arrays", "_messages"},
+    "frames": {"_arrays", "_messages", "covariances"},
     "covariances": {"_arrays"},
-    "design": {"_arrays", "_messages", "frames"},
-    "gram": {"_arrays", "design"},
+    "design": {"_arrays", "_messages", "covariances", "frames"},
+    "gram": {"_arrays", "covariances", "design"},
     "evidence": {"_arrays", "covariances", "gram"},
     "kernels": {"_arrays", "_machine", "covariances", "evidence", "gram"},
     "model": {
@@ -74,7 +74,7 @@ MODULES = {
         "roles": {"tables"},
         "tables": {"grouping"},
     },
-    "covariances": {},
+    "covariances": {"structures": {"matrices"}},
     "design": {
         "blocks": {"weighted"},
         "components": {"terms"},

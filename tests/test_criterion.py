@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from reference import Dense, Problem, dense_solver, moved, random_problem
 from scipy import stats
 from scipy.linalg import null_space
+from structured import structure_of
 from threadpoolctl import threadpool_limits
 
 from sklearn_mackay.covariances.matrices import VANISHED
@@ -142,7 +143,7 @@ def test_change_without_determinants_is_the_mean_of_the_slopes_at_both_ends(rng,
 @pytest.mark.parametrize("diagonal", [False, True])
 def test_nothing_to_release_from_a_regular_covariance(diagonal):
     Sigma = np.diag([1.0, 2.0, 10 * VANISHED])
-    slope, direction = steepest_release(Sigma, np.eye(3), -np.eye(3), diagonal=diagonal)
+    slope, direction = steepest_release(Sigma, np.eye(3), -np.eye(3), structure_of(diagonal))
     assert slope == np.inf
     assert_array_equal(direction, np.zeros(3))
 
@@ -150,7 +151,7 @@ def test_nothing_to_release_from_a_regular_covariance(diagonal):
 def test_steepest_direction_of_a_zero_covariance_is_the_least_eigenvector(rng):
     G = rng.normal(size=(3, 3))
     G = G + G.T
-    slope, direction = steepest_release(np.zeros((3, 3)), np.eye(3), G, diagonal=False)
+    slope, direction = steepest_release(np.zeros((3, 3)), np.eye(3), G, structure_of(False))
     assert_allclose(slope, np.linalg.eigvalsh(G)[0], rtol=RTOL)
     assert_allclose(G @ direction, slope * direction, atol=RTOL)
     assert_allclose(np.linalg.norm(direction), 1.0, rtol=RTOL)
@@ -162,30 +163,30 @@ def test_direction_stays_where_there_is_no_variance_to_speak_of(rng, small):
     Sigma = basis * [3.0, 0.5, small, 0.0] @ basis.T
     # Downhill everywhere, most of all where the variance is positive already.
     G = -basis * [100.0, 100.0, 2.0, 1.0] @ basis.T
-    slope, direction = steepest_release(Sigma, np.eye(4), G, diagonal=False)
+    slope, direction = steepest_release(Sigma, np.eye(4), G, structure_of(False))
     assert_allclose(slope, -2.0, rtol=1e-8)
     assert_allclose(np.abs(basis.T @ direction), [0, 0, 1, 0], atol=1e-8)
 
 
 def test_small_is_measured_in_effective_parameters():
     Sigma, G = np.diag([1.0, 0.1 * VANISHED]), np.diag([0.0, -3.0])
-    assert steepest_release(Sigma, np.eye(2), G, diagonal=False)[0] == -3.0
-    assert steepest_release(Sigma, 100 * np.eye(2), G, diagonal=False)[0] == np.inf
-    assert steepest_release(1e3 * Sigma, 1e-3 * np.eye(2), G, diagonal=False)[0] == -3.0
+    assert steepest_release(Sigma, np.eye(2), G, structure_of(False))[0] == -3.0
+    assert steepest_release(Sigma, 100 * np.eye(2), G, structure_of(False))[0] == np.inf
+    assert steepest_release(1e3 * Sigma, 1e-3 * np.eye(2), G, structure_of(False))[0] == -3.0
 
 
 def test_larger_variances_are_looked_at_where_asked():
     Sigma, G = np.diag([1.0, 0.05]), np.diag([0.0, -3.0])
-    assert steepest_release(Sigma, np.eye(2), G, diagonal=False)[0] == np.inf
-    assert steepest_release(Sigma, np.eye(2), G, diagonal=False, below=0.1)[0] == -3.0
+    assert steepest_release(Sigma, np.eye(2), G, structure_of(False))[0] == np.inf
+    assert steepest_release(Sigma, np.eye(2), G, structure_of(False), below=0.1)[0] == -3.0
 
 
 def test_diagonal_covariances_are_released_along_coordinates():
     G = np.array([[-5.0, 9.0, 0.0], [9.0, 1.0, -8.0], [0.0, -8.0, -2.0]])
-    slope, direction = steepest_release(np.diag([1.0, 0, 0]), np.eye(3), G, diagonal=True)
+    slope, direction = steepest_release(np.diag([1.0, 0, 0]), np.eye(3), G, structure_of(True))
     assert slope == -2.0
     assert_array_equal(np.abs(direction), [0.0, 0.0, 1.0])
-    slope, direction = steepest_release(np.diag([1.0, 0, 0.5]), np.eye(3), G, diagonal=True)
+    slope, direction = steepest_release(np.diag([1.0, 0, 0.5]), np.eye(3), G, structure_of(True))
     assert slope == 1.0
     assert_array_equal(np.abs(direction), [0.0, 1.0, 0.0])
 
@@ -205,7 +206,7 @@ def test_slope_is_the_change_of_the_deviance_and_the_steepest(rng, rank, diagona
             return (after - Dense(problem, here, reml).deviance) / STEP
 
         slope, direction = steepest_release(
-            here.Sigma[0], solution.N[0], solution.gradient[0], diagonal=diagonal
+            here.Sigma[0], solution.N[0], solution.gradient[0], structure_of(diagonal)
         )
         atol = SLOPE_RTOL * np.trace(solution.N[0]) ** 2
         assert_allclose(change(direction), slope, rtol=0, atol=atol)

@@ -12,6 +12,7 @@ from reference import Problem, random_problem
 from scipy import sparse
 
 from sklearn_mackay._arrays import to_dense
+from sklearn_mackay.covariances.structures import DIAGONAL
 from sklearn_mackay.design.blocks import make_block
 from sklearn_mackay.design.terms import Term
 from sklearn_mackay.design.weighted import WeightedRows
@@ -77,7 +78,7 @@ def test_blocks_equal_the_dense_product(rng, structure, p, weighted):
     assert crossproducts.n == 40
     for term, gram in zip(problem.terms, crossproducts.terms, strict=True):
         assert (gram.n_levels, gram.n_coefficients) == (term.n_levels, term.n_coefficients)
-        assert gram.diagonal == term.diagonal
+        assert gram.structure == term.structure
 
 
 def test_only_pairs_of_levels_that_meet_are_stored(rng):
@@ -107,7 +108,7 @@ def test_blocks_of_two_data_sets_add(rng, structure):
 
     def rows(chosen):
         terms = tuple(
-            Term(t.codes[chosen], t.n_levels, t.columns[:, chosen], t.transform, t.diagonal)
+            Term(t.codes[chosen], t.n_levels, t.columns[:, chosen], t.transform, t.structure)
             for t in problem.terms
         )
         return replace(
@@ -149,7 +150,7 @@ def test_frequency_weights_equal_repeated_rows(rng):
     counts = rng.integers(1, 4, size=40)
     repeated = np.repeat(np.arange(40), counts)
     terms = tuple(
-        Term(t.codes[repeated], t.n_levels, t.columns[:, repeated], t.transform, t.diagonal)
+        Term(t.codes[repeated], t.n_levels, t.columns[:, repeated], t.transform, t.structure)
         for t in problem.terms
     )
     rows = replace(
@@ -261,7 +262,7 @@ def test_blocks_of_columns_equal_the_dense_product(
     assert_close(assembled(crossproducts), expected)
     kinds = [gram.is_block for gram in crossproducts.terms]
     assert kinds == [False] * n_factors + [True] * len(blocks)
-    assert not any(gram.diagonal for gram in crossproducts.terms[n_factors:])
+    assert not any(gram.structure is DIAGONAL for gram in crossproducts.terms[n_factors:])
     n_terms = len(terms)
     stored = {(k, l) for k in range(n_terms) for l in range(k + 1, n_terms)}
     assert set(crossproducts.tables) == stored - (

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
+from structured import structure_of
 
 from sklearn_mackay._arrays import root_mean_square, row_scaled, to_dense
 from sklearn_mackay.design.terms import make_term, random_part
@@ -39,11 +40,16 @@ def weights(rng):
 def test_transform_undoes_scaling_and_centring(rng, codes, weights, n_slopes, intercept, diagonal):
     slopes = 40.0 * rng.normal(loc=[5.0, 0.0, -300.0][:n_slopes], size=(30, n_slopes))
     term = make_term(
-        codes, 5, slopes, WeightedRows(weights), intercept=intercept, diagonal=diagonal
+        codes,
+        5,
+        slopes,
+        WeightedRows(weights),
+        intercept=intercept,
+        structure=structure_of(diagonal),
     )
     s = n_slopes + intercept
     assert term.n_coefficients == s
-    assert term.diagonal == diagonal
+    assert term.structure is structure_of(diagonal)
     Z = term.Z()
     assert sparse.issparse(Z)
     assert Z.nnz == 30 * s
@@ -65,7 +71,12 @@ def test_transform_undoes_scaling_and_centring(rng, codes, weights, n_slopes, in
 def test_slopes_have_unit_root_mean_square(rng, codes, weights, intercept, diagonal):
     slopes = rng.normal(loc=[5.0, 0.0], size=(30, 2)) * [1e-8, 1e6]
     term = make_term(
-        codes, 5, slopes, WeightedRows(weights), intercept=intercept, diagonal=diagonal
+        codes,
+        5,
+        slopes,
+        WeightedRows(weights),
+        intercept=intercept,
+        structure=structure_of(diagonal),
     )
     scaled = term.columns[int(intercept) :]
     assert_allclose(np.average(scaled**2, axis=1, weights=weights), 1.0, rtol=ATOL)
@@ -79,16 +90,28 @@ def test_slopes_have_unit_root_mean_square(rng, codes, weights, intercept, diago
 
 def test_a_shift_of_a_slope_changes_only_the_transform(rng, codes, weights):
     slope = rng.normal(size=(30, 1))
-    here = make_term(codes, 5, slope, WeightedRows(weights), intercept=True, diagonal=False)
+    here = make_term(
+        codes, 5, slope, WeightedRows(weights), intercept=True, structure=structure_of(False)
+    )
     there = make_term(
-        codes, 5, slope + 1000.0, WeightedRows(weights), intercept=True, diagonal=False
+        codes,
+        5,
+        slope + 1000.0,
+        WeightedRows(weights),
+        intercept=True,
+        structure=structure_of(False),
     )
     assert_allclose(here.columns, there.columns, rtol=0, atol=1000 * ATOL)
 
 
 def test_a_slope_of_zeros_keeps_a_finite_scale(codes, weights):
     term = make_term(
-        codes, 5, np.zeros((30, 1)), WeightedRows(weights), intercept=True, diagonal=False
+        codes,
+        5,
+        np.zeros((30, 1)),
+        WeightedRows(weights),
+        intercept=True,
+        structure=structure_of(False),
     )
     assert_array_equal(term.columns[1], 0.0)
     assert_array_equal(term.transform, np.eye(2))

@@ -9,9 +9,11 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import Dense, Problem, best_of_many_starts, dense_solver, random_problem
 from scipy import stats
+from structured import are_diagonal
 from threadpoolctl import threadpool_limits
 
 from sklearn_mackay.covariances.matrices import matrix_root, null_directions
+from sklearn_mackay.covariances.structures import FULL
 from sklearn_mackay.design.terms import Term
 from sklearn_mackay.evidence.freedom import Freedom
 from sklearn_mackay.evidence.loop import Optimum, estimate_variances, relative_change
@@ -90,7 +92,7 @@ def interior_gradient(fit: Optimum, freedom: Freedom) -> float:
     solution = fit.solution
     parts = [abs(freedom.dof - solution.yPy)]  # of a common factor of all variances
     for Sigma, G, N, diagonal in zip(
-        solution.variances.Sigma, solution.gradient, solution.N, freedom.diagonal, strict=True
+        solution.variances.Sigma, solution.gradient, solution.N, are_diagonal(freedom), strict=True
     ):
         if diagonal:
             parts.append(np.max(np.abs(np.diag(G) * np.diag(Sigma))))
@@ -103,7 +105,9 @@ def interior_gradient(fit: Optimum, freedom: Freedom) -> float:
 def least_slope(fit: Optimum, freedom: Freedom) -> float:
     """Least eigenvalue of the gradient relative to N; not negative at a boundary optimum."""
     slopes = []
-    for G, N, diagonal in zip(fit.solution.gradient, fit.solution.N, freedom.diagonal, strict=True):
+    for G, N, diagonal in zip(
+        fit.solution.gradient, fit.solution.N, are_diagonal(freedom), strict=True
+    ):
         if diagonal:
             slopes.append(np.min(np.diag(G) / np.diag(N)))
         else:
@@ -267,7 +271,7 @@ def test_start_of_rank_one_can_turn():
 def one_way(rng: np.random.Generator, k: int, m: int, rho: float) -> Problem:
     codes = np.repeat(np.arange(k), m)
     y = np.sqrt(rho) * rng.normal(size=k)[codes] + rng.normal(size=k * m)
-    term = Term(codes, k, np.ones((1, k * m)), np.eye(1), False)
+    term = Term(codes, k, np.ones((1, k * m)), np.eye(1), FULL)
     ones = np.ones((k * m, 1))
     return Problem(
         (term,), ones, y, np.ones(k * m), np.zeros(1), Variances(1.0, (np.array([[rho]]),))
@@ -544,7 +548,7 @@ def test_equivariance_to_the_unit_of_y_and_the_order_of_rows(rng):
         shuffled = replace(
             problem,
             terms=tuple(
-                Term(t.codes[order], t.n_levels, t.columns[:, order], t.transform, t.diagonal)
+                Term(t.codes[order], t.n_levels, t.columns[:, order], t.transform, t.structure)
                 for t in problem.terms
             ),
             X=problem.X[order],

@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from reference import Dense, Problem, best_of_many_starts
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
+from structured import structure_of
 
 from sklearn_mackay import MacKayMixedRegressor
 from sklearn_mackay.design.terms import Term
@@ -70,7 +71,13 @@ BY_POSITION = {"groups": [2, 3], "random_slopes": {2: [0]}}
 
 
 def term(codes: np.ndarray, *columns: np.ndarray, diagonal: bool = False) -> Term:
-    return Term(codes, int(codes.max()) + 1, np.vstack(columns), np.eye(len(columns)), diagonal)
+    return Term(
+        codes,
+        int(codes.max()) + 1,
+        np.vstack(columns),
+        np.eye(len(columns)),
+        structure_of(diagonal),
+    )
 
 
 def dense(terms, X, y, sigma2, Sigma, *, weights=None, penalty=None, reml=True) -> Dense:

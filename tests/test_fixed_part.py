@@ -8,6 +8,7 @@ from designs import RegressedPart, laid_out, options, regressed
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.linear_model import Ridge
+from structured import structure_of
 
 from sklearn_mackay.design.components import Factor
 from sklearn_mackay.design.terms import make_term
@@ -392,8 +393,10 @@ def test_penalised_model_with_a_factor_equals_ridge_on_its_columns(data, rng, fi
     codes = rng.permutation(np.arange(N) % 5)
     alpha, sigma2, tau2 = 3.0, 1.5, 0.8
     rows = WeightedRows(weights)
-    term = make_term(codes, 5, np.zeros((N, 0)), rows, intercept=True, diagonal=False)
-    factor = Factor("g", ("intercept",), 5, False, term.transform)
+    term = make_term(
+        codes, 5, np.zeros((N, 0)), rows, intercept=True, structure=structure_of(False)
+    )
+    factor = Factor("g", ("intercept",), 5, term.structure, term.transform)
     held = {"g": np.array([[tau2]]), RESIDUAL: np.array([[sigma2]])}
     settings = options(alpha, fit_intercept, held)
     _, model = fit(X.copy(), y, weights, settings, [(factor, term)])

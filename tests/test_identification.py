@@ -15,9 +15,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from reference import Problem, random_problem
 from reference_data import DATA, read_table
 from scipy import linalg
+from structured import structure_of
 
 from sklearn_mackay import MacKayMixedRegressor
-from sklearn_mackay.covariances.matrices import symmetric_units
+from sklearn_mackay.covariances.structures import DIAGONAL
 from sklearn_mackay.design.blocks import make_block
 from sklearn_mackay.design.terms import make_term
 from sklearn_mackay.design.weighted import WeightedRows
@@ -57,7 +58,7 @@ def n_identified(problem: Problem, *, residual: bool) -> int:
     for term in problem.terms:
         s = term.n_coefficients
         Z = (root * term.Z().toarray()).reshape(len(root), -1, s)
-        for E in symmetric_units(s, diagonal=term.diagonal):
+        for E in term.structure.units(s):
             columns.append(np.einsum("ija,ab,kjb->ik", Z, E, Z).ravel())
     sizes = [np.linalg.norm(column) for column in columns]
     A = np.column_stack([c / (size or 1.0) for c, size in zip(columns, sizes, strict=True)])
@@ -75,7 +76,7 @@ def problem_of(
         columns,
         WeightedRows(weights),
         intercept=intercept,
-        diagonal=diagonal,
+        structure=structure_of(diagonal),
     )
     base = random_problem(np.random.default_rng(0), n=len(codes), levels=(2,), p=0)
     return replace(base, terms=(term,), weights=weights)
@@ -83,7 +84,7 @@ def problem_of(
 
 def n_free(problem: Problem, found: Identification, *, residual: bool) -> int:
     sizes = [basis.shape[1] for basis in found.bases]
-    diagonal = [term.diagonal for term in problem.terms]
+    diagonal = [(term.structure is DIAGONAL) for term in problem.terms]
     units = sum(r if d else r * (r + 1) // 2 for r, d in zip(sizes, diagonal, strict=True))
     return units + residual - found.n_flat
 
@@ -144,11 +145,18 @@ def test_two_factors_have_a_direction_in_common():
     slopes = np.column_stack([s == 0, s == 1]) * 1.0
     ones = np.ones(36)
     within = make_term(
-        2 * g + s, 12, np.zeros((36, 0)), WeightedRows(ones), intercept=True, diagonal=False
+        2 * g + s,
+        12,
+        np.zeros((36, 0)),
+        WeightedRows(ones),
+        intercept=True,
+        structure=structure_of(False),
     )
     base = random_problem(np.random.default_rng(0), n=36, levels=(2,), p=1)
     for diagonal, n_parameters in ((True, 3), (False, 4)):
-        term = make_term(g, 6, slopes, WeightedRows(ones), intercept=False, diagonal=diagonal)
+        term = make_term(
+            g, 6, slopes, WeightedRows(ones), intercept=False, structure=structure_of(diagonal)
+        )
         problem = replace(base, terms=(term, within), weights=ones)
         found = found_in(problem)
         assert found.together == (0, 1)
@@ -565,3 +573,19 @@ def test_one_row_of_each_treatment_and_level_is_a_multivariate_normal_sample(rng
     expected = (L - 1) * (np.linalg.slogdet(S)[1] + s * (1 + np.log(2 * np.pi))) + s * np.log(L)
     assert_allclose(deviance(model), expected, rtol=0, atol=CRITERION_ATOL)
     assert_allclose(model.aic_ - deviance(model), 2 * (s + s * (s + 1) / 2), rtol=INVARIANT)
+
+
+def test_of_uncorrelated_slopes_one_may_be_unseen_and_another_taken_up(rng):
+    levels, slope = np.arange(60) % 6, rng.normal(size=60)
+    of_levels = np.eye(6)[levels] * slope[:, None]
+    X = np.column_stack([of_levels, np.zeros(60), slope, levels])
+    y = rng.normal(size=60) + levels
+    arguments = {"covariance": "diagonal", "fixed_features": list(range(6))}
+    model = MacKayMixedRegressor([8], random_slopes={8: [6, 7]}, **arguments)
+    with pytest.warns(UserWarning, match=r"take up 1\*x7|tells 1\*x6") as said:
+        model.fit(X, y)
+    assert len(said) == 2
+    alone = MacKayMixedRegressor([8], **arguments).fit(X, y)
+    expected = np.diag([alone.variance_components_["x8"], 0.0, 0.0])
+    assert_allclose(model.variance_components_["x8"], expected, rtol=INVARIANT)
+    assert_allclose(model.log_likelihood_, alone.log_likelihood_, rtol=INVARIANT)

@@ -14,7 +14,7 @@ from scipy.linalg import block_diag
 from solvers import prepare_exact
 from threadpoolctl import threadpool_limits
 
-from sklearn_mackay.covariances.matrices import symmetric_units
+from sklearn_mackay.covariances.structures import DIAGONAL
 from sklearn_mackay.evidence.criterion import deviance
 from sklearn_mackay.evidence.solution import PenalizedSolution, Variances
 from sklearn_mackay.gram.layout import Layout, choose_layout
@@ -113,7 +113,7 @@ def variants(problem: Problem, rng: np.random.Generator) -> dict[str, Variances]
     def directions(S):
         return (
             np.eye(len(S))
-            if problem.terms[0].diagonal
+            if (problem.terms[0].structure is DIAGONAL)
             else np.linalg.qr(rng.normal(size=S.shape))[0]
         )
 
@@ -256,7 +256,7 @@ def slopes(solution: PenalizedSolution, problem: Problem, dof: float) -> list[fl
     by_unit = [
         float(np.sum(E * G))
         for term, G in zip(problem.terms, solution.gradient, strict=True)
-        for E in symmetric_units(term.n_coefficients, diagonal=term.diagonal)
+        for E in term.structure.units(term.n_coefficients)
     ]
     sigma2 = solution.variances.sigma2
     by_sigma2 = (dof - sum(solution.gamma)) / sigma2 - solution.eWe / sigma2**2
@@ -313,9 +313,7 @@ def test_information_is_half_the_second_derivative_of_yPy(rng, structure):
     def slopes_of_yPy(solution):
         pairs = zip(problem.terms, solution.vv, strict=True)
         return [
-            -np.sum(E * vv)
-            for term, vv in pairs
-            for E in symmetric_units(term.n_coefficients, diagonal=term.diagonal)
+            -np.sum(E * vv) for term, vv in pairs for E in term.structure.units(term.n_coefficients)
         ]
 
     def yPy_and_slopes(variances):

@@ -22,8 +22,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import Dense, Problem, best_of_many_starts
+from structured import structure_of
 
 from sklearn_mackay import MacKayMixedRegressor
+from sklearn_mackay.covariances.structures import DIAGONAL
 from sklearn_mackay.design.terms import Term
 from sklearn_mackay.evidence.solution import Variances
 
@@ -47,7 +49,7 @@ LABELS = ("int", "large int", "str", "float", "category", "bool", "time", "date"
 UNSEEN = {"str": "new", "category": "new", "mixed": "new", "time": pd.Timestamp(1999, 1, 1)}
 UNSEEN |= {"date": dt.date(1999, 1, 1)}  # the others are numbers
 VARIANCES = {"moderate": 1.0, "zero": 0.0, "tiny": 1e-3, "large": 30.0, "singular": 1.0}
-FULL = 0.9  # of the rows: so many effects and coefficients leave a residual
+MOST_EFFECTS = 0.9  # of the rows: so many effects and coefficients leave a residual
 
 
 def examples(n: int) -> settings:
@@ -141,7 +143,9 @@ class Data:
         terms = []
         for codes, s in zip(self.codes, self.n_slopes, strict=True):
             columns = np.vstack([np.ones(len(self.y)), self.X[:, :s].T])
-            terms.append(Term(codes, int(codes.max()) + 1, columns, np.eye(1 + s), diagonal))
+            terms.append(
+                Term(codes, int(codes.max()) + 1, columns, np.eye(1 + s), structure_of(diagonal))
+            )
         *Sigma, sigma2 = model.variance_components_.values()
         variances = Variances(float(sigma2), tuple(np.atleast_2d(S) for S in Sigma))
         weights = np.ones(len(self.y)) if self.weights is None else self.weights
@@ -219,7 +223,7 @@ def datasets(draw: Any, *, structures: Any = STRUCTURES, intercept: Any = None) 
     p = draw(st.integers(0, 3))
     # As many coefficients as levels leave a covariance hardly determined, and a flat optimum.
     n_slopes = [draw(st.integers(0, max(min(p, 2, L - 2), 0))) for L in n_levels]
-    while np.dot(np.add(n_slopes, 1), n_levels) + p + 1 >= FULL * n:
+    while np.dot(np.add(n_slopes, 1), n_levels) + p + 1 >= MOST_EFFECTS * n:
         assume(max(n_slopes) > 0)
         n_slopes[int(np.argmax(n_slopes))] -= 1
     fit_intercept = draw(st.booleans()) if intercept is None else intercept
@@ -472,18 +476,26 @@ def promised_falls(twin: Dense) -> tuple[float, float]:
     slopes, vectors = [sigma2 * twin.sigma2_gradient], [sigma2 * Py / problem.weights]
     bends, release = {}, 0.0
     for k, (term, Sigma) in enumerate(zip(problem.terms, twin.variances.Sigma, strict=True)):
-        values, W = (np.diag(Sigma), np.eye(len(Sigma))) if term.diagonal else np.linalg.eigh(Sigma)
+        values, W = (
+            (np.diag(Sigma), np.eye(len(Sigma)))
+            if (term.structure is DIAGONAL)
+            else np.linalg.eigh(Sigma)
+        )
         is_zero = values <= RANK * np.max(values)
         W = W * np.where(is_zero, np.einsum("ai,ab,bi->i", W, twin.N(k), W) ** -0.5, 1.0)
         W = W * np.sqrt(np.where(is_zero, 1.0, values))
         G = W.T @ twin.gradient(k) @ W
-        if term.diagonal:
+        if term.structure is DIAGONAL:
             G = np.diag(np.diag(G))
         if np.any(is_zero):
             least = np.linalg.eigvalsh(G[np.ix_(is_zero, is_zero)])[0]
             release = max(release, 0.5 * term.n_levels * min(least, 0.0) ** 2)
         for a in np.flatnonzero(~is_zero):
-            for b in [a] if term.diagonal else np.flatnonzero(is_zero | (np.arange(len(W)) <= a)):
+            for b in (
+                [a]
+                if (term.structure is DIAGONAL)
+                else np.flatnonzero(is_zero | (np.arange(len(W)) <= a))
+            ):
                 # A turn of a positive direction to one of zero variance adds some there.
                 bends |= {(len(slopes), k, a): (G, b)} if is_zero[b] else {}
                 E = np.outer(W[:, a], W[:, b])
@@ -513,7 +525,10 @@ def deviance_beside(twin: Dense, rng: np.random.Generator, size: float) -> float
             root = (
                 vectors
                 * roots
-                @ (np.eye(len(S)) + size * (np.diag(np.diag(E)) if term.diagonal else E))
+                @ (
+                    np.eye(len(S))
+                    + size * (np.diag(np.diag(E)) if (term.structure is DIAGONAL) else E)
+                )
             )
             Sigma.append(root @ root.T)
         least = min(least, Dense(twin.problem, Variances(sigma2, tuple(Sigma)), twin.reml).deviance)

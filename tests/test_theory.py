@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from reference import STRUCTURES, Dense, Problem, dense_solver, moved, random_problem
 from scipy import stats
 from scipy.linalg import block_diag
+from structured import structure_of
 
 from sklearn_mackay import MacKayMixedRegressor
 from sklearn_mackay.design.terms import Term
@@ -186,7 +187,7 @@ def test_zero_is_a_fixed_point_and_the_gradient_decides_whether_it_is_the_answer
     moved_to = update(solution, problem.freedom())
     assert_array_equal(moved_to.Sigma[0], zero)
 
-    slope, _ = steepest_release(zero, solution.N[0], solution.gradient[0], diagonal=False)
+    slope, _ = steepest_release(zero, solution.N[0], solution.gradient[0], structure_of(False))
     along = Variances(0.0, (np.eye(1), zero))
     change = derivative(lambda h: Dense(problem, moved(here, along, h), True).deviance)
     atol = DIFFERENCE_RTOL * float(solution.N[0][0, 0])
@@ -220,7 +221,7 @@ def test_frequency_weights_are_rows_and_precision_weights_are_variances(rng, rem
     expanded = replace(
         problem,
         terms=tuple(
-            Term(t.codes[rows], t.n_levels, t.columns[:, rows], t.transform, t.diagonal)
+            Term(t.codes[rows], t.n_levels, t.columns[:, rows], t.transform, t.structure)
             for t in problem.terms
         ),
         X=problem.X[rows],

@@ -9,15 +9,15 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import Dense, Problem, dense_solver, moved, random_problem
 from scipy.linalg import block_diag, fractional_matrix_power, sqrtm
+from structured import are_diagonal, structure_of
 from threadpoolctl import threadpool_limits
 
 from sklearn_mackay.covariances.matrices import (
     VANISHED,
     matrix_root,
     null_directions,
-    principal_directions,
-    symmetric_units,
 )
+from sklearn_mackay.covariances.structures import FULL, principal_directions
 from sklearn_mackay.design.terms import Term
 from sklearn_mackay.evidence.boundary import drop_vanished, release, steepest_release
 from sklearn_mackay.evidence.fixed_points import mackay_update, mm_update, quick_update
@@ -104,7 +104,7 @@ def test_mm_update_solves_its_equation(rng, structure, reml):
     _, solution, freedom = fitted(rng, structure, reml=reml)
     updated = mm_update(solution, freedom)
     for M, N, U, diagonal in zip(
-        updated.Sigma, solution.N, solution.U, freedom.diagonal, strict=True
+        updated.Sigma, solution.N, solution.U, are_diagonal(freedom), strict=True
     ):
         assert_psd(M)
         actual, expected = M @ N @ M, U
@@ -208,17 +208,17 @@ def test_what_is_held_does_not_move(rng, update):
 
 
 def test_a_common_scale_is_free_only_where_everything_is():
-    assert Freedom((True, True), True, (False, False), 10.0, ()).is_rescalable
+    assert Freedom((True, True), True, (FULL, FULL), 10.0, ()).is_rescalable
     assert Freedom((), True, (), 10.0, ()).is_rescalable
-    assert not Freedom((True, False), True, (False, False), 10.0, ()).is_rescalable
-    assert not Freedom((True, True), False, (False, False), 10.0, ()).is_rescalable
+    assert not Freedom((True, False), True, (FULL, FULL), 10.0, ()).is_rescalable
+    assert not Freedom((True, True), False, (FULL, FULL), 10.0, ()).is_rescalable
 
 
 @by_structure
 def test_quick_update_is_the_covariance_of_the_effects(rng, structure):
     _, solution, freedom = fitted(rng, structure)
     updated = quick_update(solution, freedom)
-    for b, actual, diagonal in zip(solution.b, updated.Sigma, freedom.diagonal, strict=True):
+    for b, actual, diagonal in zip(solution.b, updated.Sigma, are_diagonal(freedom), strict=True):
         centered = b - np.mean(b, axis=0)
         expected = centered.T @ centered / (len(b) - 1)
         assert_close(actual, np.diag(np.diag(expected)) if diagonal else expected)
@@ -328,7 +328,7 @@ def test_newton_step_goes_downhill_with_the_slope_it_says(rng, structure, rank, 
 def changes_of_factor(Sigma, diagonal):
     """Principal factor T of a covariance, and changes M of its columns by no larger ones."""
     if diagonal:
-        return np.sqrt(Sigma), list(symmetric_units(len(Sigma), diagonal=True))
+        return np.sqrt(Sigma), list(structure_of(True).units(len(Sigma)))
     variances, W = np.linalg.eigh(Sigma)
     changes = [np.outer(W[:, i], e) for j, e in enumerate(np.eye(len(W))) for i in range(j + 1)]
     return W * np.sqrt(variances), changes
@@ -339,10 +339,10 @@ def model_in_factors(solution, freedom):
     sigma2 = solution.variances.sigma2
     linear, bent, gradient = [], [], []
     for Sigma, G, diagonal in zip(
-        solution.variances.Sigma, solution.gradient, freedom.diagonal, strict=True
+        solution.variances.Sigma, solution.gradient, are_diagonal(freedom), strict=True
     ):
         # sigma2 (T + M)(T + M)' is sigma2 (T M' + M T') and sigma2 M M' from its start.
-        units = symmetric_units(len(Sigma), diagonal=diagonal)
+        units = structure_of(diagonal).units(len(Sigma))
         entries = [tuple(np.argwhere(np.tril(E))[0]) for E in units]
         T, changes = changes_of_factor(Sigma / sigma2, diagonal)
         moves = [sigma2 * (T @ M.T + M @ T.T) for M in changes]
@@ -373,7 +373,7 @@ def test_newton_step_solves_the_model_of_its_factors(rng, structure, unit):
         assert_close(step.decrement, -0.5 * g @ expected)
         start = 0
         for S, factor, move, diagonal in zip(
-            there.Sigma, step.factors, step.moves, freedom.diagonal, strict=True
+            there.Sigma, step.factors, step.moves, are_diagonal(freedom), strict=True
         ):
             T, changes = changes_of_factor(S / sigma2, diagonal)
             weights = expected[start : start + len(changes)]
@@ -499,7 +499,7 @@ def test_newton_step_starts_at_its_base_and_stays_positive(rng, structure):
         for length in (-100.0, -1.0, 0.3, 1.0, 7.0, 100.0):
             there = step.at(length)
             assert there.sigma2 > 0
-            for Sigma, diagonal in zip(there.Sigma, freedom.diagonal, strict=True):
+            for Sigma, diagonal in zip(there.Sigma, are_diagonal(freedom), strict=True):
                 eigenvalues = np.linalg.eigvalsh(Sigma)
                 assert eigenvalues[0] >= -PSD_RTOL * eigenvalues[-1]
                 assert_allclose(Sigma, Sigma.T, rtol=PSD_RTOL)
@@ -524,7 +524,7 @@ def balanced(rng, k, m, tau2):
     means = y.reshape(k, m).mean(axis=1)
     msb = m * np.var(means, ddof=1)
     msw = np.sum((y - means[codes]) ** 2) / (k * (m - 1))
-    term = Term(codes, k, np.ones((1, k * m)), np.eye(1), False)
+    term = Term(codes, k, np.ones((1, k * m)), np.eye(1), FULL)
     optimum = Variances(float(msw), (np.array([[(msb - msw) / m]]),))
     ones = np.ones((k * m, 1))
     return Problem((term,), ones, y, np.ones(k * m), np.zeros(1), optimum)
@@ -578,7 +578,7 @@ def test_principal_directions_have_no_variance_of_rounding(rng):
     for factor in (1e-20, 1.0, 1e20):
         for a in columns:
             Sigma = factor * np.outer(a, a)
-            variances, vectors, gamma = principal_directions(Sigma, np.eye(4), diagonal=False)
+            variances, vectors, gamma = principal_directions(FULL, Sigma, np.eye(4))
             assert np.count_nonzero(variances) == np.count_nonzero(gamma) == 1
             assert_close(vectors * variances @ vectors.T, Sigma)
 
@@ -598,7 +598,7 @@ def at_zero(rng, s=1, *, downhill, diagonal=False, reml=True) -> Problem:
         zero = problem.variances
         solution = dense_solver(problem, reml=reml)(zero)
         slope, _ = steepest_release(
-            zero.Sigma[0], solution.N[0], solution.gradient[0], diagonal=diagonal
+            zero.Sigma[0], solution.N[0], solution.gradient[0], structure_of(diagonal)
         )
         if slope < -1 if downhill else slope > 1:
             return problem
@@ -702,7 +702,7 @@ def test_release_lowers_the_deviance(rng, s, diagonal, reml):
         problem = at_zero(rng, s, downhill=True, diagonal=diagonal, reml=reml)
         solution = dense_solver(problem, reml=reml)(problem.variances)
         slope, direction = steepest_release(
-            problem.variances.Sigma[0], solution.N[0], solution.gradient[0], diagonal=diagonal
+            problem.variances.Sigma[0], solution.N[0], solution.gradient[0], structure_of(diagonal)
         )
         # Close to the boundary of the condition Newton's model is right.
         small = slope * 1e-3
@@ -720,7 +720,7 @@ def test_standard_errors_of_a_balanced_layout(rng):
     k, m = 40, 6
     codes = np.repeat(np.arange(k), m)
     y = 2.0 * rng.normal(size=k)[codes] + rng.normal(size=k * m)
-    term = Term(codes, k, np.ones((1, k * m)), np.eye(1), False)
+    term = Term(codes, k, np.ones((1, k * m)), np.eye(1), FULL)
     start = Variances(1.0, (np.eye(1),))
     problem = Problem((term,), np.ones((k * m, 1)), y, np.ones(k * m), np.zeros(1), start)
     fit = estimate_variances(
@@ -747,7 +747,7 @@ def information_with_sigma2(problem: Problem) -> np.ndarray:
     Py = dense.P @ problem.y
     vectors = [Py / problem.weights]
     for k, term in reversed(list(enumerate(problem.terms))):
-        units = symmetric_units(term.n_coefficients, diagonal=term.diagonal)
+        units = term.structure.units(term.n_coefficients)
         vectors[:0] = [dense.Z[k] @ (dense.v(k) @ E).ravel() for E in units]
     F = np.transpose(vectors)
     return F.T @ dense.P @ F
@@ -756,7 +756,7 @@ def information_with_sigma2(problem: Problem) -> np.ndarray:
 def errors_by_unit(errors: StandardErrors, freedom: Freedom) -> np.ndarray:
     lower = [
         np.diag(S) if diagonal else S[np.tril_indices(len(S))]
-        for S, diagonal in zip(errors.Sigma, freedom.diagonal, strict=True)
+        for S, diagonal in zip(errors.Sigma, are_diagonal(freedom), strict=True)
     ]
     return np.concatenate([*lower, [errors.sigma2]])
 
@@ -767,7 +767,7 @@ UNPENALISED = {name: s for name, s in STRUCTURES.items() if name != "penalised"}
 @pytest.mark.parametrize("structure", UNPENALISED.values(), ids=UNPENALISED)
 def test_standard_errors_invert_the_information(rng, structure):
     problem, solution, freedom = fitted(rng, structure)
-    sizes = [len(symmetric_units(t.n_coefficients, diagonal=t.diagonal)) for t in problem.terms]
+    sizes = [len(t.structure.units(t.n_coefficients)) for t in problem.terms]
     for some in freedoms(freedom):
         free = np.array([*np.repeat(some.terms, sizes), some.residual])
         expected = np.zeros(len(free))
@@ -786,7 +786,7 @@ def test_standard_errors_from_the_noise_of_the_gradient(rng, structure):
     variances = solution.variances
     entries = [
         np.diag(S) if diagonal else S[np.tril_indices(len(S))]
-        for S, diagonal in zip(variances.Sigma, freedom.diagonal, strict=True)
+        for S, diagonal in zip(variances.Sigma, are_diagonal(freedom), strict=True)
     ]
     # The yPy of the gradient in a common scale is exact, so the one in sigma2 errs as the others.
     on_all = np.vstack(
@@ -806,13 +806,13 @@ def test_noise_of_the_gradient_is_that_of_a_mean(rng, sizes, diagonal):
     for s in sizes:
         A = rng.normal(size=(30, s, s))
         samples.append(A + A.transpose(0, 2, 1))
-    freedom = Freedom((True,) * len(sizes), True, (diagonal,) * len(sizes), 40.0, ())
+    freedom = Freedom((True,) * len(sizes), True, (structure_of(diagonal),) * len(sizes), 40.0, ())
     by_unit = np.array(
         [
             [
                 np.sum(E * part[i])
                 for part in samples
-                for E in symmetric_units(len(part[i]), diagonal=diagonal)
+                for E in structure_of(diagonal).units(len(part[i]))
             ]
             for i in range(30)
         ]

@@ -1,4 +1,4 @@
-"""Small covariance matrices: roots, units of their entries, directions of no variance."""
+"""Small covariance matrices of any structure: roots, powers, directions of no variance."""
 
 from __future__ import annotations
 
@@ -7,34 +7,8 @@ import numpy as np
 from .._arrays import Array
 
 RANK_TOLERANCE = 1e-14  # relative eigenvalues of a covariance below it are rounding
+ZERO_INFORMATION = 1e-18  # a standard deviation whose share of the data rounds away
 VANISHED = 1e-6  # effective parameters below which a direction's variance is as good as zero
-
-
-def n_units(s: int, diagonal: bool) -> int:
-    """Count the free entries of a covariance of order ``s``."""
-    return s if diagonal else s * (s + 1) // 2
-
-
-def symmetric_units(s: int, *, diagonal: bool) -> Array:
-    """Symmetric units ``E_ab`` of shape (m, s, s), the coordinates of a covariance.
-
-    Parameters
-    ----------
-    s : int
-        Order of the matrix.
-    diagonal : bool
-        Only ``E_aa``.
-
-    Returns
-    -------
-    ndarray of shape (m, s, s)
-        ``m`` is ``s`` or ``s (s + 1) / 2``; lower triangle row by row.
-    """
-    pairs = [(a, b) for a in range(s) for b in range(a + 1) if a == b or not diagonal]
-    units = np.zeros((len(pairs), s, s))
-    for unit, (a, b) in zip(units, pairs, strict=True):
-        unit[a, b] = unit[b, a] = 1.0
-    return units
 
 
 def null_directions(Sigma: Array) -> Array:
@@ -46,48 +20,19 @@ def null_directions(Sigma: Array) -> Array:
     return vectors[:, eigenvalues <= RANK_TOLERANCE * max(float(eigenvalues[-1]), 0.0)]
 
 
-def principal_directions(Sigma: Array, N: Array, *, diagonal: bool) -> tuple[Array, Array, Array]:
-    """Variances of a covariance along its eigenvectors, and their effective parameters.
-
-    Parameters
-    ----------
-    Sigma, N : ndarray of shape (s, s)
-        A covariance, and the trace part of the deviance's gradient there.
-    diagonal : bool
-        Whether the coordinates are the only directions.
-
-    Returns
-    -------
-    variances : ndarray of shape (s,)
-        Eigenvalues, rounding set to zero.
-    vectors : ndarray of shape (s, s)
-        Eigenvectors by column.
-    gamma : ndarray of shape (s,)
-        ``variance * w'N w`` of each eigenvector w.
-    """
-    variances, vectors = principal_variances(Sigma, diagonal=diagonal)
-    return variances, vectors, variances * np.einsum("ai,ab,bi->i", vectors, N, vectors)
-
-
-def principal_variances(Sigma: Array, *, diagonal: bool) -> tuple[Array, Array]:
-    """Eigenvalues of a covariance, rounding set to zero, and eigenvectors by column.
-
-    The coordinates are the only directions of a diagonal covariance, in their own order.
-    """
-    variances, vectors = np.linalg.eigh(Sigma)
-    if diagonal:
-        variances, vectors = np.diag(Sigma), np.eye(len(Sigma))
-    floor = RANK_TOLERANCE * max(float(np.max(variances, initial=0.0)), 0.0)
-    return np.where(variances > floor, variances, 0.0), vectors
+def matrix_power(matrix: Array, exponent: float) -> Array:
+    """Power of a symmetric positive semi-definite matrix on its range."""
+    eigenvalues, vectors = np.linalg.eigh(matrix)
+    largest = np.max(eigenvalues, initial=0.0)
+    positive = eigenvalues > len(matrix) * np.finfo(float).eps * largest
+    powers = np.power(eigenvalues, exponent, out=np.zeros(len(matrix)), where=positive)
+    return np.asarray((vectors * powers) @ vectors.T)
 
 
 def matrix_root(Sigma: Array) -> Array:
     """Symmetric square root of a positive semi-definite matrix."""
     eigenvalues, vectors = np.linalg.eigh(Sigma)
     return np.asarray((vectors * np.sqrt(np.maximum(eigenvalues, 0.0))) @ vectors.T)
-
-
-ZERO_INFORMATION = 1e-18  # a standard deviation whose share of the data rounds away
 
 
 def covariance_factor(Sigma: Array, own: Array) -> tuple[Array, Array]:

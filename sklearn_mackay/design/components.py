@@ -17,6 +17,7 @@ from scipy import sparse
 
 from .._arrays import Array, Matrix
 from .._messages import Message
+from ..covariances.structures import FULL, Structure
 from ..frames.options import OF_BLOCK
 from .terms import Term, level_columns
 
@@ -49,8 +50,8 @@ class Component(Protocol):
         ...
 
     @property
-    def diagonal(self) -> bool:
-        """Whether the covariance is restricted to its diagonal."""
+    def structure(self) -> Structure:
+        """Of its covariance."""
         ...
 
     @property
@@ -144,8 +145,8 @@ class Factor:
         "intercept" and slopes, as the user knows them.
     n_levels : int
         Number of levels.
-    diagonal : bool
-        Whether the covariance is restricted to its diagonal.
+    structure : Structure
+        Of the covariance.
     transform : ndarray of shape (s, s)
         ``A`` in ``b = A b_internal``.
     """
@@ -153,7 +154,7 @@ class Factor:
     name: str
     coefficients: tuple[str, ...]
     n_levels: int
-    diagonal: bool
+    structure: Structure
     transform: Array
     start_share: ClassVar[float] = 1.0
     has_term: ClassVar[bool] = True
@@ -199,7 +200,7 @@ class Factor:
         found: list[tuple[str, tuple[int, ...]]] = [
             (f"sd({self.name}: {labels[a]})", (a,)) for a in varying
         ]
-        if not self.diagonal:
+        if self.structure.correlates:
             found += [
                 (f"cor({self.name}: {labels[a]}, {labels[b]})", (a, b))
                 for a, b in combinations(varying, 2)
@@ -266,7 +267,7 @@ class FeatureBlock:
     center: Array
     scale: float
     coefficients: ClassVar[tuple[str, ...]] = OF_BLOCK
-    diagonal: ClassVar[bool] = False
+    structure: ClassVar[Structure] = FULL
     has_term: ClassVar[bool] = True
     is_feature: ClassVar[bool] = True
 
@@ -370,7 +371,7 @@ class ConstantBlock:
     name: str
     center: Array
     coefficients: ClassVar[tuple[str, ...]] = OF_BLOCK
-    diagonal: ClassVar[bool] = False
+    structure: ClassVar[Structure] = FULL
     start_share: ClassVar[float] = 0.0
     has_term: ClassVar[bool] = False
     is_feature: ClassVar[bool] = True

@@ -160,10 +160,10 @@ def gather(
             slope_columns(table, factor)[counted],
             rows,
             intercept=factor.intercept,
-            diagonal=options.diagonal[factor.name],
+            structure=options.structures[factor.name],
         )
         component = Factor(
-            factor.name, factor.coefficient_names, term.n_levels, term.diagonal, term.transform
+            factor.name, factor.coefficient_names, term.n_levels, term.structure, term.transform
         )
         if factor.name not in options.held:
             if options.fit_intercept:

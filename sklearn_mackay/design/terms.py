@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from .._arrays import Array, largest_entry
+from ..covariances.structures import Structure
 from .weighted import WeightedRows
 
 CONSTANT = 1e-14  # relative spread of a column below which it is rounding of a constant
@@ -35,15 +36,15 @@ class Term:
         centred and scaled by `transform`.
     transform : ndarray of shape (s, s)
         ``A`` in ``b = A b_internal`` and ``Sigma = A Sigma_internal A'``: undoes the scaling.
-    diagonal : bool
-        Whether the covariance is restricted to its diagonal.
+    structure : Structure
+        Of the covariance.
     """
 
     codes: NDArray[np.integer[Any]]
     n_levels: int
     columns: Array
     transform: Array
-    diagonal: bool
+    structure: Structure
 
     @property
     def n_coefficients(self) -> int:
@@ -79,7 +80,7 @@ def make_term(
     rows: WeightedRows,
     *,
     intercept: bool,
-    diagonal: bool,
+    structure: Structure,
 ) -> Term:
     """Build a term with its slopes in units of their root mean square.
 
@@ -98,8 +99,8 @@ def make_term(
         Row weights, for means.
     intercept : bool
         Whether the intercept varies by level; it comes first.
-    diagonal : bool
-        Whether the covariance is restricted to its diagonal.
+    structure : Structure
+        Of the covariance.
 
     Returns
     -------
@@ -107,9 +108,9 @@ def make_term(
     """
     if not slopes.shape[1]:
         ones = np.broadcast_to(1.0, (int(intercept), len(codes)))  # no memory
-        return Term(codes, n_levels, ones, np.eye(int(intercept)), diagonal)
+        return Term(codes, n_levels, ones, np.eye(int(intercept)), structure)
     center = np.zeros(slopes.shape[1])
-    if intercept and not diagonal:
+    if intercept and structure.correlates:
         center = rows.average(slopes)
     centered = slopes - center
     # What is left of a constant is the rounding of its mean, which scaling would make a column of.
@@ -122,7 +123,7 @@ def make_term(
         columns = np.vstack([np.ones(len(codes)), columns])
         top = np.concatenate([[1.0], -center / scale])
         transform = np.vstack([top, np.column_stack([np.zeros(len(scale)), transform])])
-    return Term(codes, n_levels, np.ascontiguousarray(columns), transform, diagonal)
+    return Term(codes, n_levels, np.ascontiguousarray(columns), transform, structure)
 
 
 def random_part(codes: NDArray[np.integer[Any]], columns: Array, effects: Array) -> Array:

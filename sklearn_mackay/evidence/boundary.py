@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from .._arrays import Array
-from ..covariances.matrices import VANISHED, principal_directions
+from ..covariances.matrices import VANISHED
+from ..covariances.structures import Structure, principal_directions
 from .freedom import Freedom
 from .solution import PenalizedSolution, Variances
 
 
 def steepest_release(
-    Sigma: Array, N: Array, gradient: Array, *, diagonal: bool, below: float = VANISHED
+    Sigma: Array, N: Array, gradient: Array, structure: Structure, *, below: float = VANISHED
 ) -> tuple[float, Array]:
     """Test of the Karush-Kuhn-Tucker condition where a covariance is zero, or as good as zero.
 
@@ -23,8 +24,8 @@ def steepest_release(
     ----------
     Sigma, N, gradient : ndarray of shape (s, s)
         A covariance, the trace part of the deviance's gradient there, and the gradient.
-    diagonal : bool
-        Whether only the coordinate directions are free.
+    structure : Structure
+        Of the covariance.
     below : float
         Effective parameters below which a direction is as good as zero.
 
@@ -35,13 +36,11 @@ def steepest_release(
     direction : ndarray of shape (s,)
         Its eigenvector.
     """
-    _, vectors, gamma = principal_directions(Sigma, N, diagonal=diagonal)
+    _, vectors, gamma = principal_directions(structure, Sigma, N)
     basis = vectors[:, gamma < below]
     if basis.shape[1] == 0:
         return np.inf, np.zeros(len(Sigma))
-    reduced = basis.T @ gradient @ basis
-    if diagonal:
-        reduced = np.diag(np.diag(reduced))
+    reduced = structure.projected(basis.T @ gradient @ basis)
     slopes, combinations = np.linalg.eigh(reduced)
     return float(slopes[0]), basis @ combinations[:, 0]
 
@@ -74,10 +73,10 @@ def drop_vanished(
     present = solution.variances
     Sigma = []
     changed = False
-    for S, N, G, free, diagonal in zip(
-        present.Sigma, solution.N, solution.gradient, freedom.terms, freedom.diagonal, strict=True
+    for S, N, G, free, structure in zip(
+        present.Sigma, solution.N, solution.gradient, freedom.terms, freedom.structures, strict=True
     ):
-        variances, vectors, gamma = principal_directions(S, N, diagonal=diagonal)
+        variances, vectors, gamma = principal_directions(structure, S, N)
         slope = np.einsum("ai,ab,bi->i", vectors, G, vectors)
         gone = (variances > 0) & (gamma < below) & ((slope > 0) | (not uphill_only))
         if free and np.any(gone):

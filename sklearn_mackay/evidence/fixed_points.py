@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._arrays import Array
 from .freedom import Freedom
 from .solution import PenalizedSolution, Variances
 
@@ -69,13 +68,13 @@ def mm_update(solution: PenalizedSolution, freedom: Freedom) -> Variances:
 def _fixed_point(solution: PenalizedSolution, freedom: Freedom, *, power: int) -> Variances:
     present = solution.variances
     Sigma = tuple(
-        _geodesic(S, N, vv, power=power, diagonal=diagonal) if free else S
-        for S, N, vv, free, diagonal in zip(
+        structure.geodesic(S, N, vv, power) if free else S
+        for S, N, vv, free, structure in zip(
             present.Sigma,
             solution.N,
             solution.vv,
             freedom.terms,
-            freedom.diagonal,
+            freedom.structures,
             strict=True,
         )
     )
@@ -84,30 +83,6 @@ def _fixed_point(solution: PenalizedSolution, freedom: Freedom, *, power: int) -
         target = solution.eWe / (freedom.dof - sum(solution.gamma))
         sigma2 = sigma2 * (target / sigma2) ** (power / 2)
     return Variances(sigma2, Sigma)
-
-
-def _geodesic(Sigma: Array, N: Array, vv: Array, *, power: int, diagonal: bool) -> Array:
-    """``T M^power T'`` with ``Sigma = TT'`` and ``M (T'NT) M = T' vv T``."""
-    if diagonal:
-        ratio = np.divide(np.diag(vv), np.diag(N), out=np.zeros(len(N)), where=np.diag(N) > 0)
-        return np.asarray(np.diag(np.diag(Sigma) * ratio ** (power / 2)))
-    eigenvalues, vectors = np.linalg.eigh(Sigma)
-    active = eigenvalues > 0
-    T = vectors[:, active] * np.sqrt(eigenvalues[active])
-    root = _power(T.T @ N @ T, 0.5)
-    inverse_root = _power(T.T @ N @ T, -0.5)
-    M = inverse_root @ _power(root @ (T.T @ vv @ T) @ root, 0.5) @ inverse_root
-    moved = T @ np.linalg.matrix_power(M, power) @ T.T
-    return np.asarray(0.5 * (moved + moved.T))
-
-
-def _power(matrix: Array, exponent: float) -> Array:
-    """Power of a symmetric positive semi-definite matrix on its range."""
-    eigenvalues, vectors = np.linalg.eigh(matrix)
-    largest = np.max(eigenvalues, initial=0.0)
-    positive = eigenvalues > len(matrix) * np.finfo(float).eps * largest
-    powers = np.power(eigenvalues, exponent, out=np.zeros(len(matrix)), where=positive)
-    return np.asarray((vectors * powers) @ vectors.T)
 
 
 def quick_update(solution: PenalizedSolution, freedom: Freedom) -> Variances:
@@ -134,13 +109,11 @@ def quick_update(solution: PenalizedSolution, freedom: Freedom) -> Variances:
     Hinton (2012), "Neural Networks for Machine Learning", lecture 9f.
     """
     Sigma = []
-    for S, b, free, diagonal in zip(
-        solution.variances.Sigma, solution.b, freedom.terms, freedom.diagonal, strict=True
+    for S, b, free, structure in zip(
+        solution.variances.Sigma, solution.b, freedom.terms, freedom.structures, strict=True
     ):
         covariance = np.atleast_2d(np.cov(b, rowvar=False, ddof=min(1, len(b) - 1)))
-        if diagonal:
-            covariance = np.diag(np.diag(covariance))
-        Sigma.append(covariance if free else S)
+        Sigma.append(structure.projected(covariance) if free else S)
     sigma2 = solution.variances.sigma2
     if freedom.residual:
         sigma2 = solution.eWe / (freedom.dof - sum(solution.gamma))

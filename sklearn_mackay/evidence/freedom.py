@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .._arrays import Array
+from ..covariances.structures import Structure
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,8 @@ class Freedom:
         Whether each term's covariance is estimated.
     residual : bool
         Whether sigma2 is estimated.
-    diagonal : tuple of bool
-        Whether each covariance is restricted to its diagonal.
+    structures : tuple of Structure
+        Of each covariance.
     dof : float
         ``n - p`` for REML, ``n`` for ML.
     directions : tuple of ndarray of shape (s_k, r_k)
@@ -28,7 +29,7 @@ class Freedom:
 
     terms: tuple[bool, ...]
     residual: bool
-    diagonal: tuple[bool, ...]
+    structures: tuple[Structure, ...]
     dof: float
     directions: tuple[Array, ...]
 

@@ -26,7 +26,7 @@ import numpy as np
 from scipy import linalg, optimize
 
 from .._arrays import Array
-from ..covariances.matrices import symmetric_units
+from ..covariances.structures import Structure
 from ..gram.crossproducts import CrossProducts, TermGram
 
 UNSEEN = 1e-10  # share of a sum of squares below which it is rounding
@@ -112,15 +112,15 @@ def identify(
         s = term.n_coefficients
         nothing, basis = np.zeros((s, 0)), np.eye(s)
         not_seen = unseen_directions(term) if is_free else nothing
-        if not_seen.size and term.diagonal:
-            basis = basis[:, ~np.any(not_seen != 0.0, axis=1)]
-        elif not_seen.size:
-            basis = linalg.null_space(not_seen.T)
+        if not_seen.size:
+            basis = term.structure.basis_without(basis, not_seen, np.eye(s))
         taken = nothing
         if is_free and is_integrated:
             taken = _taken_up(term, basis, term.ZWF[:, unpenalized], inverse)
         if taken.size:
-            basis = _beside(basis, taken, transform, diagonal=term.diagonal)
+            # Stands for all covariances that REML cannot tell from one: the one without variance of
+            # what is taken up, in the user's units.
+            basis = term.structure.basis_without(basis, taken, transform)
         bases.append(basis)
         unseen.append(not_seen)
         taken_up.append(taken)
@@ -154,9 +154,7 @@ def unseen_directions(term: TermGram) -> Array:
     The null space of ``sum_j Z_kj'WZ_kj`` in unit diagonal; of uncorrelated coefficients those
     whose column is zero.
     """
-    own = np.sum(term.own, axis=2)
-    if term.diagonal:
-        own = np.diag(np.diag(own))
+    own = term.structure.projected(np.sum(term.own, axis=2))
     scale = _unit(np.sqrt(np.diag(own)))
     shares, vectors = np.linalg.eigh(own / np.outer(scale, scale))
     return np.asarray(vectors[:, shares <= UNSEEN] / scale[:, None])
@@ -178,21 +176,8 @@ def _taken_up(term: TermGram, basis: Array, on_X: Array, inverse: Array) -> Arra
     taken = np.array([[np.sum(inverse * (a @ b.T)) for b in on_basis] for a in on_basis])
     scale = _unit(np.sqrt(np.diag(own)))
     left = (own - taken.reshape(own.shape)) / np.outer(scale, scale)
-    if term.diagonal:
-        left = np.diag(np.where(np.diag(own) > 0, np.diag(left), 1.0))
-    shares, vectors = np.linalg.eigh(left)
+    shares, vectors = np.linalg.eigh(term.structure.projected(left))
     return np.asarray(basis @ (vectors[:, shares <= UNSEEN] / scale[:, None]))
-
-
-def _beside(basis: Array, taken: Array, transform: Array, *, diagonal: bool) -> Array:
-    """Basis of the covariances that stand for all that REML cannot tell from one.
-
-    Those without variance of what is taken up, in the user's units.
-    """
-    if diagonal:
-        return basis[:, ~np.any(taken != 0.0, axis=1)]
-    to_user = transform @ basis
-    return np.asarray(basis @ linalg.null_space((transform @ taken).T @ to_user))
 
 
 @dataclass(frozen=True)
@@ -215,12 +200,12 @@ def _flat_within(term: TermGram, basis: Array, n: float, residual: bool) -> _Wit
         return _all_told(basis)
     roots, is_saturated = _roots(term.own, n)
     residual = residual and is_saturated
-    units = _units(basis, diagonal=term.diagonal)
+    units = _units(basis, term.structure)
     alone = _null_space(_of_levels(roots, units, residual=False))
     flat = _null_space(_of_levels(roots, units, residual=residual))
     with_residual = flat.shape[1] > alone.shape[1]
     kept, held = basis, basis[:, :0]
-    if term.diagonal or len(units) == 1:
+    if not term.structure.correlates or len(units) == 1:
         free = list(range(len(units)))
         while flat.shape[1] and (spare := _spare(flat, len(free))) is not None:
             free.pop(spare)
@@ -228,7 +213,7 @@ def _flat_within(term: TermGram, basis: Array, n: float, residual: bool) -> _Wit
         kept, held = basis[:, free], np.delete(basis, free, axis=1)
     elif with_residual:
         kept, held = _without_residual_twin(_of_levels(roots, units, residual=True), units, basis)
-        rest = _units(kept, diagonal=False)
+        rest = _units(kept, term.structure)
         flat = _null_space(_of_levels(roots, rest, residual=True))
     return _Within(kept, held, with_residual, flat.shape[1])
 
@@ -258,9 +243,9 @@ def _roots(own: Array, n: float) -> tuple[Array, bool]:
     return roots, bool(abs(np.count_nonzero(positive) - n) < 0.5)
 
 
-def _units(basis: Array, *, diagonal: bool) -> Array:
+def _units(basis: Array, structure: Structure) -> Array:
     """Free directions (m, s, s) of a covariance with variance in a basis only."""
-    units = symmetric_units(basis.shape[1], diagonal=diagonal)
+    units = structure.units(basis.shape[1])
     return np.asarray(basis @ units @ basis.T)
 
 
@@ -322,7 +307,7 @@ def _inner_products(
     diagonal; -1 stands for the residual. Equation (27) of docs/theory.md.
     """
     units = {
-        k: _units(bases[k], diagonal=term.diagonal)
+        k: _units(bases[k], term.structure)
         for k, term in enumerate(crossproducts.terms)
         if free[k] and not term.is_large and bases[k].shape[1]
     }

@@ -371,7 +371,7 @@ def _release(walk: _Walk, tol: float) -> bool:
             basis.T @ Sigma @ basis,
             basis.T @ solution.N[k] @ basis,
             basis.T @ solution.gradient[k] @ basis,
-            diagonal=freedom.diagonal[k],
+            freedom.structures[k],
             below=SMALL,
         )
         direction = basis @ combination

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._arrays import Array
-from ..covariances.matrices import n_units, principal_variances, symmetric_units
+from ..covariances.structures import Structure
 from .freedom import Freedom
 from .solution import PenalizedSolution, Variances
 
@@ -128,10 +128,10 @@ def _natural_point(solution: PenalizedSolution, freedom: Freedom) -> tuple[Array
     """
     sigma2 = solution.variances.sigma2
     at, gradient = [], []
-    for S, G, diagonal in zip(
-        solution.variances.Sigma, solution.gradient, freedom.diagonal, strict=True
+    for S, G, structure in zip(
+        solution.variances.Sigma, solution.gradient, freedom.structures, strict=True
     ):
-        units = symmetric_units(len(S), diagonal=diagonal)
+        units = structure.units(len(S))
         at.append(_coordinates(S[None] / sigma2, units)[0])
         gradient.append(sigma2 * np.tensordot(units, G, 2))
     return (
@@ -147,8 +147,8 @@ def _natural_hessian(solution: PenalizedSolution, freedom: Freedom) -> Array:
     """
     sigma2 = solution.variances.sigma2
     vEv = [
-        np.tensordot(symmetric_units(len(vv), diagonal=diagonal), vv, 2)
-        for vv, diagonal in zip(solution.vv, freedom.diagonal, strict=True)
+        np.tensordot(structure.units(len(vv)), vv, 2)
+        for vv, structure in zip(solution.vv, freedom.structures, strict=True)
     ]
     cross = sigma2 * np.concatenate([np.zeros(0), *vEv])[:, None]
     corner = np.array([[solution.yPy]])
@@ -181,22 +181,25 @@ class _FactorCoordinates:
 
 def _factor_coordinates(solution: PenalizedSolution, freedom: Freedom) -> _FactorCoordinates:
     present, sigma2 = solution.variances, solution.variances.sigma2
-    sizes = [n_units(len(S), d) for S, d in zip(present.Sigma, freedom.diagonal, strict=True)]
+    sizes = [
+        structure.n_parameters(len(S))
+        for S, structure in zip(present.Sigma, freedom.structures, strict=True)
+    ]
     jacobian = np.zeros((sum(sizes) + 1,) * 2)
     jacobian[-1, -1] = freedom.residual
     curvature = np.zeros_like(jacobian)
     factors, all_units = [], []
     row = column = 0
-    for Sigma, G, free, diagonal, basis in zip(
+    for Sigma, G, free, structure, basis in zip(
         present.Sigma,
         solution.gradient,
         freedom.terms,
-        freedom.diagonal,
+        freedom.structures,
         freedom.directions,
         strict=True,
     ):
-        entries = symmetric_units(len(Sigma), diagonal=diagonal)
-        T, units = _principal_factor(Sigma / sigma2, basis, diagonal=diagonal)
+        entries = structure.units(len(Sigma))
+        T, units = _principal_factor(Sigma / sigma2, basis, structure)
         rows, columns = slice(row, row + len(entries)), slice(column, column + len(units))
         if free:
             jacobian[rows, columns] = _coordinates(2.0 * units @ T.T, entries).T
@@ -211,16 +214,15 @@ def _factor_coordinates(solution: PenalizedSolution, freedom: Freedom) -> _Facto
     return _FactorCoordinates(tuple(factors), tuple(all_units), jacobian, curvature)
 
 
-def _principal_factor(Sigma: Array, basis: Array, *, diagonal: bool) -> tuple[Array, Array]:
+def _principal_factor(Sigma: Array, basis: Array, structure: Structure) -> tuple[Array, Array]:
     """``T = W Lambda^1/2`` of a covariance with variance in the basis only, and its changes.
 
     Column ``j`` of ``T`` changes by what varies no more than it does.
     """
-    variances, vectors = principal_variances(basis.T @ Sigma @ basis, diagonal=diagonal)
+    variances, vectors = structure.principal(basis.T @ Sigma @ basis)
     order = np.argsort(-variances)
     W = basis @ vectors[:, order]
-    r = len(order)
-    pairs = [(i, j) for j in range(r) for i in range(j, r) if i == j or not diagonal]
+    pairs = structure.factor_entries(len(order))
     units = np.zeros((len(pairs), *W.shape))
     for unit, (i, j) in zip(units, pairs, strict=True):
         unit[:, j] = W[:, i]
@@ -296,8 +298,8 @@ def standard_errors(
         cov = H_inverse @ on_units.T @ gradient_cov @ on_units @ H_inverse
     # log sigma2 multiplies all variances.
     units = [
-        symmetric_units(len(S), diagonal=d)
-        for S, d in zip(present.Sigma, freedom.diagonal, strict=True)
+        structure.units(len(S))
+        for S, structure in zip(present.Sigma, freedom.structures, strict=True)
     ]
     entries = [_coordinates(S[None], E)[0] for S, E in zip(present.Sigma, units, strict=True)]
     common = np.concatenate([*entries, [present.sigma2]])
@@ -319,8 +321,8 @@ def gradient_noise(samples: Sequence[Array], freedom: Freedom) -> Array:
     The ``C_g`` of equation (16) of docs/theory.md.
     """
     by_unit = [
-        np.tensordot(part, symmetric_units(part.shape[1], diagonal=d), ([1, 2], [1, 2]))
-        for part, d in zip(samples, freedom.diagonal, strict=True)
+        np.tensordot(part, structure.units(part.shape[1]), ([1, 2], [1, 2]))
+        for part, structure in zip(samples, freedom.structures, strict=True)
     ]
     together = np.concatenate(by_unit, axis=1)
     return np.atleast_2d(np.cov(together, rowvar=False)) / len(together)

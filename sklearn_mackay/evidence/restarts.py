@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .._arrays import Array
-from ..covariances.matrices import principal_variances
+from ..covariances.structures import Structure
 from ..gram.crossproducts import CrossProducts, TermGram
 from .freedom import Freedom
 from .solution import Variances
@@ -67,9 +67,9 @@ def other_starts(
     for i in range(N_DRAWN):
         Sigma = list(present)
         for k in several:
-            basis, diagonal = freedom.directions[k], freedom.diagonal[k]
+            basis, structure = freedom.directions[k], freedom.structures[k]
             within = basis.T @ present[k] @ basis
-            other = _turned(within, generator, diagonal) if i else _swapped(within, diagonal)
+            other = _turned(within, generator, structure) if i else _swapped(within, structure)
             Sigma[k] = basis @ other @ basis.T
         drawn.append(Variances(found.sigma2, tuple(Sigma)))
     return sorted(drawn, key=height)[:N_STARTS]
@@ -84,9 +84,9 @@ def _is_vague(term: TermGram, basis: Array) -> bool:
     return bool(np.any(values[:, 0] <= RANK * values[:, -1]))
 
 
-def _swapped(Sigma: Array, diagonal: bool) -> Array:
+def _swapped(Sigma: Array, structure: Structure) -> Array:
     """The same with the largest variance where the least is."""
-    variances, vectors = principal_variances(Sigma, diagonal=diagonal)
+    variances, vectors = structure.principal(Sigma)
     ascending = np.argsort(variances)
     swapped = np.empty_like(variances)
     swapped[ascending] = variances[ascending[::-1]]
@@ -94,10 +94,10 @@ def _swapped(Sigma: Array, diagonal: bool) -> Array:
     return np.asarray((vectors * np.maximum(swapped, least)) @ vectors.T)
 
 
-def _turned(Sigma: Array, generator: np.random.RandomState, diagonal: bool) -> Array:
+def _turned(Sigma: Array, generator: np.random.RandomState, structure: Structure) -> Array:
     """Another covariance of about the same trace, in directions of its own."""
     r = len(Sigma)
-    shares = generator.dirichlet(np.full(r, 1.0 if diagonal else CONCENTRATION))
-    axes = np.eye(r) if diagonal else np.linalg.qr(generator.normal(size=(r, r)))[0]
+    shares = generator.dirichlet(np.full(r, CONCENTRATION if structure.correlates else 1.0))
+    axes = structure.random_directions(r, generator)
     trace = np.trace(Sigma) * np.exp(SPREAD * generator.normal())
     return np.asarray((axes * (trace * shares)) @ axes.T)

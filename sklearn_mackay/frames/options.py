@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from .._arrays import Array
+from ..covariances.structures import DIAGONAL, FULL, Structure
 from .roles import ColumnRoles
 
 Method: TypeAlias = Literal["reml", "ml", "mackay", "quick"]
@@ -21,6 +22,7 @@ WeightType: TypeAlias = Literal["frequency", "precision"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
 RESIDUAL = "residual"
+STRUCTURES: dict[Covariance, Structure] = {"full": FULL, "diagonal": DIAGONAL}
 OF_BLOCK = ("column",)  # the one coefficient whose variance a feature block's columns share
 CHOICES: dict[str, tuple[Any, ...]] = {
     "method": METHODS,
@@ -53,8 +55,8 @@ class Options:
         Whether the fixed part has an intercept.
     frequency : bool
         Whether a weight counts rows; otherwise it divides the residual variance.
-    diagonal : mapping of str to bool
-        Whether a factor's covariance is restricted to its diagonal.
+    structures : mapping of str to Structure
+        Of each factor's covariance.
     held, start : mapping of str to ndarray
         Covariances that are given, and where to start, in the user's units.
     max_iter : int
@@ -69,7 +71,7 @@ class Options:
     alpha: float
     fit_intercept: bool
     frequency: bool
-    diagonal: Mapping[str, bool]
+    structures: Mapping[str, Structure]
     held: Mapping[str, Array]
     start: Mapping[str, Array]
     max_iter: int
@@ -136,11 +138,11 @@ def read_options(parameters: Mapping[str, Any], roles: ColumnRoles) -> Options:
     if RESIDUAL in roles.blocks:
         raise ValueError("A feature block cannot be called 'residual': give it another name.")
     choose_factors(parameters["effects"], names)
-    diagonal = read_covariance(parameters["covariance"], names)
+    structures = read_covariance(parameters["covariance"], names)
     coefficients = {factor.name: factor.coefficient_names for factor in roles.factors}
     coefficients |= dict.fromkeys(roles.blocks, OF_BLOCK)
     held, start = (
-        read_variances(parameters[name], coefficients, diagonal, name)
+        read_variances(parameters[name], coefficients, structures, name)
         for name in ("fixed_variances", "initial_variances")
     )
     return Options(
@@ -148,7 +150,7 @@ def read_options(parameters: Mapping[str, Any], roles: ColumnRoles) -> Options:
         alpha=0.0 if alpha == "auto" else float(alpha),
         fit_intercept=bool(parameters["fit_intercept"]),
         frequency=parameters["weight_type"] == "frequency",
-        diagonal=diagonal,
+        structures=structures,
         held=held,
         start=start,
         max_iter=parameters["max_iter"],
@@ -192,8 +194,8 @@ def choose_factors(effects: Any, known: Sequence[str]) -> list[str]:
     return list(effects)
 
 
-def read_covariance(covariance: Any, factors: Sequence[str]) -> dict[str, bool]:
-    """Whether each factor's covariance is diagonal.
+def read_covariance(covariance: Any, factors: Sequence[str]) -> dict[str, Structure]:
+    """Structure of each factor's covariance.
 
     Parameters
     ----------
@@ -204,21 +206,21 @@ def read_covariance(covariance: Any, factors: Sequence[str]) -> dict[str, bool]:
 
     Returns
     -------
-    dict of str to bool
+    dict of str to Structure
     """
     given = covariance if isinstance(covariance, Mapping) else dict.fromkeys(factors, covariance)
     _check_names(given, factors, "covariance")
     kinds = [covariance] if not isinstance(covariance, Mapping) else list(given.values())
     for kind in kinds:
-        if kind not in ("full", "diagonal"):
+        if kind not in get_args(Covariance):
             raise ValueError(f"`covariance` must be 'full' or 'diagonal', got {kind!r}.")
-    return {factor: given.get(factor, "full") == "diagonal" for factor in factors}
+    return {factor: STRUCTURES[given.get(factor, "full")] for factor in factors}
 
 
 def read_variances(
     given: Any,
     coefficients: Mapping[str, tuple[str, ...]],
-    diagonal: Mapping[str, bool],
+    structures: Mapping[str, Structure],
     parameter: str,
 ) -> dict[str, Array]:
     """Covariance matrices of named components, the residual variance as a (1, 1) matrix.
@@ -230,8 +232,8 @@ def read_variances(
         stands for a diagonal matrix.
     coefficients : mapping of str to tuple of str
         Coefficients of each factor.
-    diagonal : mapping of str to bool
-        Whether a factor's covariance is restricted to its diagonal.
+    structures : mapping of str to Structure
+        Of each factor's covariance.
     parameter : str
         Which parameter is read, for messages.
 
@@ -266,7 +268,7 @@ def read_variances(
                 f"{s} coefficient{'s' * (s > 1)}."
             )
         _check_covariance(matrix, f"`{parameter}[{name!r}]`")
-        if diagonal.get(name, False) and np.any(matrix != np.diag(np.diag(matrix))):
+        if name in structures and np.any(matrix != structures[name].projected(matrix)):
             raise ValueError(
                 f"`{parameter}[{name!r}]` has covariances, but covariance='diagonal' asks for none."
             )

@@ -16,6 +16,7 @@ from typing import TypeAlias
 import numpy as np
 
 from .._arrays import Array, Index, Matrix
+from ..covariances.structures import Structure
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class TermGram:
         Blocks of ``Z_k'WZ_k``.
     ZWF : ndarray of shape (s, p + t, L)
         ``Z_k'WF`` with ``F = [X y]``.
-    diagonal : bool
-        Whether the covariance of the term is restricted to its diagonal.
+    structure : Structure
+        Of the covariance of the term.
     axes : ndarray of shape (c, L) or None
         Principal axes of a feature block, in the columns that products were taken of; None for
         a factor, and for a block too large to have any.
@@ -40,7 +41,7 @@ class TermGram:
 
     own: Array
     ZWF: Array
-    diagonal: bool
+    structure: Structure
     axes: Array | None = None
     is_large: bool = False
 

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import linalg, sparse
 
 from .._arrays import Array, Matrix, row_blocks, row_scaled, to_dense
+from ..covariances.structures import FULL
 from ..design.blocks import Block, principal_axes
 from ..design.design import Design
 from ..design.terms import Term
@@ -43,7 +44,7 @@ def build_crossproducts(design: Design, y: Array) -> tuple[CrossProducts, LargeC
     products = _sparse_products if sparse.issparse(X) else _dense_products
     FWF, on_F = products(factors, small, X, y, weights)
     grams = [
-        TermGram(_own(factor, weights), ZWF, factor.diagonal)
+        TermGram(_own(factor, weights), ZWF, factor.structure)
         for ZWF, factor in zip(on_F, factors, strict=True)
     ]
     large: dict[int, Matrix] = {}
@@ -72,7 +73,7 @@ def _large_gram(
     squares = columns.multiply(columns) if sparse.issparse(columns) else columns**2
     own = np.asarray(squares.sum(axis=0)).ravel()
     ZWF = np.ascontiguousarray(to_dense(columns.T @ F).T)
-    return TermGram(own[None, None], ZWF[None], False, is_large=True)
+    return TermGram(own[None, None], ZWF[None], FULL, is_large=True)
 
 
 def _cross_gram_with_columns(factor: Term, columns: Matrix, root: Array) -> CrossGram:
@@ -117,7 +118,7 @@ def _separate_blocks(products: CrossProducts, blocks: Sequence[Block]) -> CrossP
     FWF, on_F = turned.FWF, [term.ZWF for term in turned.terms]
     others = [replace(term, ZWF=np.ascontiguousarray(term.ZWF[:, rest])) for term in turned.terms]
     block_terms = [
-        TermGram(values[None, None], FWF[rest, place][None], False, vectors)
+        TermGram(values[None, None], FWF[rest, place][None], FULL, vectors)
         for values, place, vectors in zip(own, places, axes, strict=True)
     ]
     n_others = len(others)

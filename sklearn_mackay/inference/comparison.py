@@ -127,7 +127,7 @@ def mark_data(
             factor.name: {
                 "intercept": factor.intercept,
                 "slopes": list(factor.coefficient_names[int(factor.intercept) :]),
-                "diagonal": term.diagonal,
+                "diagonal": not term.structure.correlates,
                 "held": held[factor.name],
                 "sums": _sums_by_level(term, response),
             }

@@ -68,13 +68,13 @@ class Coordinates:
             if not model.freedom.terms[k] or not r:
                 continue
             rows = np.eye(r) * model.y_scale
-            if component.diagonal:
+            if not component.structure.correlates:
                 rows = np.diag(np.diag(component.transform)[np.argmax(basis, axis=0)]) @ rows
             elif parameter is not None and parameter.component == component.name:
                 leading = _leading(model, parameter)
                 rows[: len(leading)] = leading
                 rows[len(leading) :] = model.y_scale * linalg.null_space(_directions(leading)).T
-            n_angles = 0 if component.diagonal else r * (r - 1) // 2
+            n_angles = component.structure.n_parameters(r) - r
             sds = slice(start, start + r)
             angles = slice(sds.stop, sds.stop + n_angles)
             to_internal = basis @ np.linalg.inv(rows)
@@ -93,7 +93,7 @@ class Coordinates:
         if parameter.component is None:
             return self.n_coordinates - 1
         place, component = self._place_of(parameter)
-        if component.diagonal:
+        if not component.structure.correlates:
             basis = self.model.freedom.directions[place.term]
             return int(place.sds.start + np.argmax(basis[parameter.coefficients[0]]))
         return int(place.sds.start if len(parameter.coefficients) == 1 else place.angles.start)

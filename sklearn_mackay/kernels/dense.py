@@ -13,7 +13,7 @@ import numpy as np
 from scipy import linalg
 
 from .._arrays import Array
-from ..covariances.matrices import covariance_factor, symmetric_units
+from ..covariances.matrices import covariance_factor
 from ..evidence.solution import PenalizedSolution, Variances, solver_of_any_scale
 from ..gram.crossproducts import CrossProducts
 from ..gram.layout import gram_matrix
@@ -43,7 +43,7 @@ def prepare(
     q, p = int(ends[-1]), len(crossproducts.penalty)
     n_determinant = q + p - (0 if reml else crossproducts.n_unpenalized)
     gram = gram_matrix(crossproducts, tuple(range(len(terms))), ends)
-    units = [symmetric_units(term.n_coefficients, diagonal=term.diagonal) for term in terms]
+    units = [term.structure.units(term.n_coefficients) for term in terms]
 
     @np.errstate(invalid="ignore")  # numbers that are not finite are reported, not warned of
     def solve(relative: Variances) -> PenalizedSolution:

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..covariances.matrices import covariance_factor, n_units
+from ..covariances.matrices import covariance_factor
 from ..evidence.solution import PenalizedSolution, Variances, solver_of_any_scale
 from ..gram.crossproducts import CrossProducts
 from ..gram.layout import Layout
@@ -116,7 +116,7 @@ def solve_penalized_gls(
     at = np.argsort(order)
     units = [crossproducts.terms[k] for k in order]
     information = reordered(
-        raw.information, [n_units(t.n_coefficients, t.diagonal) for t in units], at
+        raw.information, [t.structure.n_parameters(t.n_coefficients) for t in units], at
     )
     return PenalizedSolution(
         variances=relative,

@@ -29,7 +29,7 @@ import tensorflow as tf
 from scipy import linalg
 
 from .._arrays import Array
-from ..covariances.matrices import covariance_factor, symmetric_units
+from ..covariances.matrices import covariance_factor
 from ..evidence.solution import PenalizedSolution, Variances, solver_of_any_scale
 from ..gram.crossproducts import CrossProducts, LargeColumns, TermGram
 from ..gram.layout import Layout
@@ -131,7 +131,7 @@ class IterativeEngine:
         layout, small = set_small_aside(crossproducts, layout)
         self._order = layout.chain + layout.rest + small
         self._terms = [crossproducts.terms[k] for k in self._order]
-        self._units = [symmetric_units(t.n_coefficients, diagonal=t.diagonal) for t in self._terms]
+        self._units = [t.structure.units(t.n_coefficients) for t in self._terms]
         self._n_fixed = len(crossproducts.penalty)
         self._n_large = len(layout.chain + layout.rest)
         self._system = build_system(crossproducts, layout, small, large, reml=reml)

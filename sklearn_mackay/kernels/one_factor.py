@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..covariances.matrices import symmetric_units
 from ..gram.crossproducts import CrossProducts
 from .linalg import factor_corner, inverse_and_log_det, matmul
 from .tensors import Raw
@@ -47,7 +46,7 @@ def prepare_raw(
     s, p = term.n_coefficients, len(crossproducts.penalty)
     corner = crossproducts.FWF.copy()
     corner[:p, :p] += np.diag(crossproducts.penalty)
-    units = symmetric_units(s, diagonal=term.diagonal)
+    units = term.structure.units(s)
     n_determinant = p if reml else p - crossproducts.n_unpenalized
     tensors = (
         tf.constant(term.own),

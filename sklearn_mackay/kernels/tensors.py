@@ -9,7 +9,6 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from .._arrays import Array
-from ..covariances.matrices import symmetric_units
 from ..gram.crossproducts import CrossProducts
 from ..gram.layout import Layout, gram_matrix, oriented, parents_and_links, with_columns_of
 from .linalg import Pattern
@@ -125,7 +124,7 @@ def to_tensors(crossproducts: CrossProducts, layout: Layout, *, reml: bool) -> E
         corner=tf.constant(gram_matrix(crossproducts, layout.rest, offsets)),
         rest_sizes=tf.constant(sizes, tf.int32),
         units=tuple(
-            tf.constant(symmetric_units(terms[k].n_coefficients, diagonal=terms[k].diagonal))
+            tf.constant(terms[k].structure.units(terms[k].n_coefficients))
             for k in layout.chain + layout.rest
         ),
         n_determinant=tf.constant(n_determinant, tf.int32),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._arrays import Array
-from ..covariances.matrices import n_units, null_directions
+from ..covariances.matrices import null_directions
 from ..design.components import Component
 from ..evidence.loop import Iteration
 from ..evidence.solution import Variances
@@ -219,7 +219,7 @@ def _deviance(fitted: Fitted) -> float:
 def _count_parameters(problem: Problem) -> int:
     """Estimated parameters that the rows tell, as lme4 counts them."""
     n_free = sum(
-        n_units(basis.shape[1], component.diagonal)
+        component.structure.n_parameters(basis.shape[1])
         for component, basis in zip(problem.active, problem.freedom.directions, strict=True)
         if component.name not in problem.options.held
     )

@@ -10,7 +10,6 @@ from sklearn.exceptions import ConvergenceWarning
 
 from .._arrays import Array
 from .._messages import Message
-from ..covariances.matrices import n_units
 from ..design.components import Component
 from ..design.fixed import FixedPart
 from ..evidence.identification import Identification
@@ -100,7 +99,7 @@ def _about_flat(component: Component, found: Identification, k: int) -> Iterator
             "from `random_slopes`, or give the residual variance in `fixed_variances`."
         )
     elif found.n_flat_within[k]:
-        n_entries = n_units(found.bases[k].shape[1], component.diagonal)
+        n_entries = component.structure.n_parameters(found.bases[k].shape[1])
         yield Message(
             f"The rows tell {n_entries - found.n_flat_within[k]} of the {n_entries} variances "
             f"and covariances of {name!r}: slopes that are constant within its levels take too "

@@ -90,7 +90,7 @@ class Problem:
         freedom = Freedom(
             terms=tuple(component.name not in self.options.held for component in self.active),
             residual=self.estimates_residual,
-            diagonal=tuple(component.diagonal for component in self.active),
+            structures=tuple(component.structure for component in self.active),
             dof=self.dof,
             directions=self.identification.bases,
         )

@@ -50,7 +50,10 @@ def attributes_of(
     return {
         **(stacked(outputs) if has_outputs else outputs[0]),
         "_models": models or None,
-        "_diagonal": dict(fits[0][0].problem.options.diagonal),
+        "_diagonal": {
+            name: not structure.correlates
+            for name, structure in fits[0][0].problem.options.structures.items()
+        },
         "_fixed_names": ("intercept", *(table.name(c) for c in roles.fixed)),
         "group_levels_": {grouping.name: grouping.labels for grouping in groupings},
         "groups_": [factor.name for factor in roles.factors],
