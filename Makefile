@@ -49,7 +49,7 @@ test-sdist: $(INSTALLED_TEST)  ## build the sdist, the wheel from it, and run th
 
 test-interop: $(INTEROP)/.created  ## test what other libraries do with fits and tables: skops, mlflow, shap, DuckDB ...
 	$(INTEROP)/bin/python -m pytest -m 'not slow' tests/test_interop.py tests/test_selectors.py \
-		tests/test_validation.py tests/test_grouping.py tests/test_export.py tests/test_tables.py $(PYTEST_ARGS)
+		tests/frames tests/model/test_export.py tests/display/test_tables_of_fits.py $(PYTEST_ARGS)
 
 coverage: $(INSTALLED_TEST)  ## run the tests and list lines and branches of the package they miss
 	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)

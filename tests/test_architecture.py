@@ -332,3 +332,13 @@ def test_fitting_a_small_problem_leaves_tensorflow_out():
         "sys.exit('tensorflow' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_module_of_tests_imports_another():
+    importers = {
+        path.name: imported
+        for path in (ROOT.parent / "tests").rglob("*.py")
+        for one in imports_of(path)
+        if (imported := one.name.split(".")[0]).startswith("test_")
+    }
+    assert importers == {}

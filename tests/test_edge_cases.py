@@ -20,8 +20,18 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import scipy.stats
-from coefficients import existing_coef, fixed_errors, fixed_estimates
+from coefficients import deviance, existing_coef, fixed_errors, fixed_estimates
+from crossed_data import SLOPES, Data
 from numpy.testing import assert_allclose, assert_array_equal
+from one_way import (
+    ATM_WT_AG,
+    SI_RSTV,
+    SMALL_LEVELS,
+    exact_mean_squares,
+    one_way,
+    one_way_reml,
+    small_levels,
+)
 from reference import random_problem
 from reference_data import load_reference
 from scipy.stats import chi2
@@ -32,16 +42,6 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from test_estimator import SLOPES, Data, one_way
-from test_known_answers import (
-    ATM_WT_AG,
-    SI_RSTV,
-    SMALL_LEVELS,
-    deviance,
-    exact_mean_squares,
-    one_way_reml,
-    small_levels,
-)
 
 from sklearn_mackay import MacKayMixedRegressor
 

@@ -493,7 +493,7 @@ def test_a_table_that_is_not_in_memory_is_named_with_the_cure(library, name, rea
 @pytest.mark.parametrize(("name", "read"), READERS.items(), ids=READERS)
 @pytest.mark.parametrize("kind", [Exchanged, Streamed])
 def test_a_table_of_an_unknown_library_is_not_in_memory(kind, name, read):
-    message = f"`{name}` is a {kind.__name__} of test_validation, which is no table in memory: give"
+    message = f"`{name}` is a {kind.__name__} of {__name__}, which is no table in memory: give"
     with pytest.raises(TypeError, match=f"{message} a pandas, polars or pyarrow table made of it"):
         read(kind())
 

@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from coefficients import existing_coef, fixed_errors, fixed_estimates
+from coefficients import deviance, existing_coef, fixed_errors, fixed_estimates
+from crossed_data import SLOPES, Data, term
 from numpy.testing import assert_allclose, assert_array_equal
+from one_way import one_way
 from reference import Dense, Problem, best_of_many_starts
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
-from structured import structure_of
 
 from sklearn_mackay import MacKayMixedRegressor
-from sklearn_mackay.design.terms import Term
 from sklearn_mackay.evidence.solution import Variances
 
 ROUNDING = 1e-10  # the same sums in another order
@@ -33,51 +33,12 @@ EXACT_FIT_RTOL = 1e-5  # a residual below 1e-12 of the squares counts as none, 1
 ZERO_RTOL = 1e-12  # without variances only ordinary least squares is left
 
 
-class Data:
-    """Rows of two crossed factors, ``a`` with 12 levels and a slope of ``x``, ``b`` with 7."""
-
-    def __init__(self, rng: np.random.Generator, n: int = 150) -> None:
-        self.a, self.b = rng.integers(0, 12, n), rng.integers(0, 7, n)
-        self.x, self.z = rng.normal(2.0, 1.0, n), rng.normal(size=n)
-        self.frame = pd.DataFrame(
-            {"x": self.x, "z": self.z, "a": [f"a{code:02d}" for code in self.a], "b": self.b}
-        )
-        intercepts, slopes = 1.5 * rng.normal(size=12), 0.6 * rng.normal(size=12)
-        self.y = 1.0 + 0.5 * self.x + 0.2 * self.z + intercepts[self.a] + slopes[self.a] * self.x
-        self.y += rng.normal(size=7)[self.b] + 0.7 * rng.normal(size=n)
-
-    @property
-    def array(self) -> np.ndarray:
-        return np.column_stack([self.x, self.z, self.a, self.b])
-
-    @property
-    def design(self) -> np.ndarray:
-        return np.column_stack([np.ones(len(self.y)), self.x, self.z])
-
-    def terms(self, *, slope: bool = True, diagonal: bool = False) -> tuple[Term, Term]:
-        return (
-            term(self.a, *[np.ones(len(self.y)), self.x][: 1 + slope], diagonal=diagonal),
-            term(self.b, np.ones(len(self.y))),
-        )
-
-
 @pytest.fixture
 def data(rng) -> Data:
     return Data(rng)
 
 
-SLOPES = {"groups": ["a", "b"], "random_slopes": {"a": ["x"]}}
 BY_POSITION = {"groups": [2, 3], "random_slopes": {2: [0]}}
-
-
-def term(codes: np.ndarray, *columns: np.ndarray, diagonal: bool = False) -> Term:
-    return Term(
-        codes,
-        int(codes.max()) + 1,
-        np.vstack(columns),
-        np.eye(len(columns)),
-        structure_of(diagonal),
-    )
 
 
 def dense(terms, X, y, sigma2, Sigma, *, weights=None, penalty=None, reml=True) -> Dense:
@@ -97,10 +58,6 @@ def dense_at(model: MacKayMixedRegressor, terms, X, y, **keywords) -> Dense:
     components = dict(model.variance_components_)
     sigma2 = components.pop("residual")
     return dense(terms, X, y, sigma2, components.values(), **keywords)
-
-
-def deviance(model: MacKayMixedRegressor) -> float:
-    return -2.0 * model.log_likelihood_
 
 
 def assert_is_optimal(model, terms, X, y, *, held=(), **keywords) -> None:
@@ -892,16 +849,6 @@ def test_effects_that_can_fit_every_row_leave_the_likelihood_finite():
     assert limit.deviance <= best + CRITERION_ATOL
     assert_allclose(deviance(model), limit.deviance, rtol=0, atol=LIMIT_ATOL)
     assert np.all(np.isfinite([model.aic_, model.bic_]))
-
-
-def one_way(rng: np.random.Generator, F: float, *, k: int = 10, m: int = 5) -> np.ndarray:
-    """Balanced levels (rows) with mean squares 1 within and exactly F between."""
-    within = rng.normal(size=(k, m))
-    within -= within.mean(axis=1, keepdims=True)
-    within /= np.sqrt(np.sum(within**2) / (k * (m - 1)))
-    means = rng.normal(size=k)
-    means -= means.mean()
-    return within + (means * np.sqrt(F / m) / means.std(ddof=1))[:, None]
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from coefficients import fixed_estimates
+from crossed_data import Data
 from numpy.random import RandomState
 from numpy.testing import assert_allclose, assert_array_equal
 from reference_data import DATA, load_reference, read_table
 from scipy import optimize, sparse, stats
 from solvers import exact_solver
-from test_estimator import Data
 
 from sklearn_mackay import MacKayMixedRegressor
 from sklearn_mackay.evidence.criterion import deviance

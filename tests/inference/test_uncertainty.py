@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from coefficients import fixed_errors
+from crossed_data import Data
 from joblib import Parallel, delayed
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import Dense, Problem
 from scipy import sparse, stats
 from sklearn.linear_model import BayesianRidge
-from test_estimator import Data
 from threadpoolctl import threadpool_info
 
 from sklearn_mackay import MacKayMixedRegressor, _machine

@@ -1,4 +1,4 @@
-"""The entries of `coef_` and `coef_std_` that belong to a column with one coefficient."""
+"""What tests ask of a fit: entries of `coef_` that exist, and the criterion."""
 
 from __future__ import annotations
 
@@ -26,3 +26,8 @@ def fixed_errors(model: MacKayMixedRegressor) -> Array:
 
 def _exists(model: MacKayMixedRegressor) -> Array:
     return ~np.isnan(np.atleast_2d(model.coef_)[0])
+
+
+def deviance(model: MacKayMixedRegressor) -> float:
+    """``-2 log-likelihood``."""
+    return -2.0 * model.log_likelihood_

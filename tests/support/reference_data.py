@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-DATA = Path(__file__).parent / "data"
-PACKAGE_DATA = Path(__file__).parents[1] / "sklearn_mackay" / "data"
+DATA = Path(__file__).parents[1] / "data"
+PACKAGE_DATA = Path(__file__).parents[2] / "sklearn_mackay" / "data"
 
 
 @dataclass(frozen=True, eq=False)
