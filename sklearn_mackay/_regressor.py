@@ -281,7 +281,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     n_features_in_: int
     feature_names_in_: NDArray[Any]
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         groups: Any = None,
         *,
@@ -388,16 +388,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         y = read_target(self, y, table.n_rows)
         weights = read_weights(sample_weight, table.n_rows)
         names, labels = ((), ()) if groups is None else read_groups(groups, table.n_rows)
-        roles = resolve_roles(
-            table,
-            X,
-            groups=self.groups,
-            random_slopes=self.random_slopes,
-            fixed_features=self.fixed_features,
-            feature_blocks=self.feature_blocks,
-            shrink_fixed=isinstance(self.alpha, str),
-            array_factors=names,
-        )
+        roles = resolve_roles(table, X, parameters, names)
         options = read_options(parameters, roles)
         columns, groupings = gather(table, roles, labels, weights, options, copy=self.copy_X)
         y = y[columns.counted]
@@ -1111,16 +1102,32 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             verbose=0,
         )
         twin.fit(X, y, sample_weight=sample_weight, groups=groups)
-        rows = twin._read_rows(X, groups, None)
-        target = read_target(twin, y, rows.table.n_rows)
-        weights = read_weights(sample_weight, rows.table.n_rows)
-        (model,) = twin._kept_models()
-        is_precision = self.weight_type == "precision"
-        held = hold_out_rows(
-            model, twin._predictor, rows, target, weights, folds_of(rows), is_precision=is_precision
+        held: HeldOut = twin._leave_out(  # noqa: SLF001, the twin is one of these
+            X, y, sample_weight, groups, folds_of
         )
         say(lost_rows(held.mean))
         return held
+
+    def _leave_out(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        groups: Any,
+        folds_of: Callable[[NewRows], Folds | None],
+    ) -> HeldOut:
+        """Predict the rows of this fit without their folds."""
+        rows = self._read_rows(X, groups, None)
+        (model,) = self._kept_models()
+        return hold_out_rows(
+            model,
+            self._predictor,
+            rows,
+            read_target(self, y, rows.table.n_rows),
+            read_weights(sample_weight, rows.table.n_rows),
+            folds_of(rows),
+            is_precision=self.weight_type == "precision",
+        )
 
     def fixed_effects(self) -> FixedEffects:
         """Test each fixed coefficient, with Satterthwaite's degrees of freedom.

@@ -428,7 +428,7 @@ def load_cake(*, as_frame: bool = False, return_X_y: bool = False) -> Bunch | tu
     )
 
 
-def make_ratings(
+def make_ratings(  # noqa: PLR0913
     n_ratings: int = 10_000,
     n_users: int = 500,
     n_items: int = 200,

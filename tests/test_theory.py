@@ -246,7 +246,7 @@ def test_frequency_weights_are_rows_and_precision_weights_are_variances(rng, rem
     assert_allclose(frequency - precision, difference, rtol=RTOL)
 
 
-@pytest.mark.parametrize("n_levels, share", [(6, 0.131), (20, 0.067), (50, 0.056)])
+@pytest.mark.parametrize(("n_levels", "share"), [(6, 0.131), (20, 0.067), (50, 0.056)])
 def test_the_likelihood_ratio_of_a_coefficient_between_few_groups_errs_too_often(n_levels, share):
     # With x between balanced levels the statistic is L log(1 + t^2/(L - 2)), and t exact.
     bound = stats.chi2.isf(0.05, 1)
@@ -337,7 +337,7 @@ def test_the_stated_variance_of_a_level_takes_the_variances_as_known(rng):
 
 
 @pytest.mark.parametrize(
-    "n_levels, mse, known, stated",
+    ("n_levels", "mse", "known", "stated"),
     [(6, 0.1894, 0.1722, 0.1539), (12, 0.1775, 0.1694, 0.1613), (50, 0.1692, 0.1673, 0.1654)],
 )
 def test_what_the_stated_variance_of_a_level_leaves_out(n_levels, mse, known, stated):

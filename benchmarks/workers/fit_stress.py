@@ -16,7 +16,7 @@ SECONDS = 60  # for one fit
 Record = dict[str, Any]
 
 
-class CannotBeExpressed(Exception):
+class CannotBeExpressedError(Exception):
     """The program has no such model."""
 
 
@@ -25,7 +25,7 @@ def fit_glmm(data: pd.DataFrame, model: Record) -> Record:
     import glmm
 
     if model["diagonal"] and any(model["slopes"]):
-        raise CannotBeExpressed
+        raise CannotBeExpressedError
     bars = [
         f"({' + '.join(['1', *slopes])} | {group})"
         for group, slopes in zip(model["groups"], model["slopes"], strict=True)
@@ -54,7 +54,7 @@ def fit_statsmodels(data: pd.DataFrame, model: Record) -> Record:
     from statsmodels.regression.mixed_linear_model import MixedLM
 
     if model["weighted"]:
-        raise CannotBeExpressed
+        raise CannotBeExpressedError
     formula = f"y ~ {' + '.join(model['features'])}"
     if len(model["groups"]) == 1 and not model["diagonal"]:
         ((group,), (slopes,)) = model["groups"], model["slopes"]
@@ -63,7 +63,7 @@ def fit_statsmodels(data: pd.DataFrame, model: Record) -> Record:
         ).fit(reml=model["reml"])
         variances = [np.asarray(fit.cov_re).tolist()]
     elif any(model["slopes"]) and not model["diagonal"]:
-        raise CannotBeExpressed
+        raise CannotBeExpressedError
     else:
         components = {
             f"{k:02d} {group} {j}": f"0 + C({group}){slope and ':' + slope}"
@@ -92,7 +92,7 @@ def attempt(fit: Callable[[pd.DataFrame, Record], Record], folder: Path, seed: s
         if found and not np.all(np.isfinite(np.concatenate(found))):
             return {"outcome": "exception", "detail": "variances are not finite"}
         return answer
-    except CannotBeExpressed:
+    except CannotBeExpressedError:
         return {"outcome": "cannot be expressed"}
     except Exception as error:
         return {"outcome": "exception", "detail": f"{type(error).__name__}: {error}"[:200]}

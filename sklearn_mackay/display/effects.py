@@ -108,7 +108,7 @@ class RandomEffectsDisplay:
         self.zero_line_: Any
 
     @classmethod
-    def from_estimator(
+    def from_estimator(  # noqa: PLR0913
         cls,
         estimator: Any,
         factor: str | None = None,

@@ -27,7 +27,7 @@ def progress(verbose: int, tol: float) -> Iterator[Report]:
         first one to it, on a logarithmic scale.
     """
     if not verbose:
-        yield lambda iteration: None
+        yield lambda _: None
     elif not sys.stderr.isatty():
         yield lambda iteration: print(describe(iteration))
     else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,6 +35,22 @@ EXACT = 1e-5  # the same where nothing is random: 1e-6 of their standard error
 UNKNOWN_RATIO = 0.1  # of two decrements where there was none before
 ROUNDING = 1e-13  # relative rounding of a deviance; differences below it mean nothing
 ROUNDING_OF_YPY = 0.02  # of y'Wy, in the same unit: y'Py is a difference from it over sigma2
+
+
+class Stopping(NamedTuple):
+    """When the loop ends.
+
+    Attributes
+    ----------
+    max_iter : int
+        Largest number of iterations.
+    tol : float
+        Newton decrement in units of the deviance for "reml" and "ml", relative change of the
+        variances for the fixed points.
+    """
+
+    max_iter: int
+    tol: float
 
 
 @dataclass(frozen=True)
@@ -163,9 +180,8 @@ def estimate_variances(
     freedom: Freedom,
     *,
     method: str,
-    max_iter: int,
-    tol: float,
-    report: Callable[[Iteration], None] = lambda iteration: None,
+    stopping: Stopping,
+    report: Callable[[Iteration], None] = lambda _: None,
 ) -> Optimum:
     """Find the variances that a method asks for.
 
@@ -181,11 +197,8 @@ def estimate_variances(
         What may move, and the degrees of freedom of the criterion.
     method : {"reml", "ml", "mackay", "quick"}
         "reml" and "ml" take average-information steps, the others their fixed point's.
-    max_iter : int
-        Largest number of iterations.
-    tol : float
-        Newton decrement in units of the deviance for "reml" and "ml", relative change of the
-        variances for the fixed points.
+    stopping : Stopping
+        When to end.
     report : callable
         Called with each :class:`Iteration`.
 
@@ -193,6 +206,7 @@ def estimate_variances(
     -------
     Optimum
     """
+    max_iter, tol = stopping
     walk = _Walk(
         solve=solve,
         crossproducts=crossproducts,

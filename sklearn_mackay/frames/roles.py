@@ -78,12 +78,7 @@ class ColumnRoles:
 def resolve_roles(
     table: Table,
     X: Any,
-    *,
-    groups: Any,
-    random_slopes: Any,
-    fixed_features: Any,
-    feature_blocks: Any = None,
-    shrink_fixed: bool = False,
+    parameters: Mapping[str, Any],
     array_factors: tuple[str, ...] = (),
 ) -> ColumnRoles:
     """Find the columns which the estimator's parameters name.
@@ -94,10 +89,9 @@ def resolve_roles(
         X as `read_table` returned it.
     X : data frame, array-like or sparse matrix
         X as the user gave it, for callables such as `make_column_selector`.
-    groups, random_slopes, fixed_features, feature_blocks : object
-        Parameters of the estimator.
-    shrink_fixed : bool
-        Whether the fixed features are a block of their own.
+    parameters : mapping of str to object
+        Of the estimator: `groups`, `random_slopes`, `fixed_features`, `feature_blocks` and `alpha`,
+        which says whether the fixed features are a block of their own.
     array_factors : tuple of str
         Names of the factors whose labels `fit` was given.
 
@@ -106,12 +100,15 @@ def resolve_roles(
     roles : ColumnRoles
         Grouping factors, fixed features and feature blocks.
     """
+    groups, fixed_features = parameters["groups"], parameters["fixed_features"]
     if groups is not None and array_factors:
         raise ValueError(
             "`groups` was given both to the constructor and to `fit`: use one of the two."
         )
     given = _read_factors(table, X, groups) or [(name, name, ()) for name in array_factors]
-    slopes = _read_slopes(table, X, random_slopes, {item: name for item, name, _ in given})
+    slopes = _read_slopes(
+        table, X, parameters["random_slopes"], {item: name for item, name, _ in given}
+    )
     factors = []
     for _, name, columns in given:
         positions, intercept = slopes.get(name, ((), True))
@@ -121,7 +118,8 @@ def resolve_roles(
     grouping = {column for factor in factors for column in factor.columns}
     for factor in factors:
         _check_not_grouping(table, factor.slopes, grouping, "random_slopes")
-    blocks = _read_blocks(table, X, feature_blocks, grouping, [factor.name for factor in factors])
+    factor_names = [factor.name for factor in factors]
+    blocks = _read_blocks(table, X, parameters["feature_blocks"], grouping, factor_names)
     taken = grouping.union(*blocks.values())
     if fixed_features is None:
         fixed = tuple(column for column in range(table.n_columns) if column not in taken)
@@ -132,8 +130,8 @@ def resolve_roles(
             [table.name(column) for columns in (fixed, *blocks.values()) for column in columns],
             "fixed_features` and `feature_blocks",
         )
-    if shrink_fixed and fixed:
-        if FIXED_BLOCK in {*blocks, *(factor.name for factor in factors)}:
+    if isinstance(parameters["alpha"], str) and fixed:
+        if FIXED_BLOCK in {*blocks, *factor_names}:
             raise ValueError(
                 f"With alpha='auto' the fixed features are the block {FIXED_BLOCK!r}: give the "
                 "grouping factor or feature block of that name another one."

@@ -11,7 +11,7 @@ from scipy.special import ndtr, ndtri
 
 from .._arrays import Array
 from ..covariances.matrices import matrix_root
-from ..evidence.loop import Optimum, estimate_variances
+from ..evidence.loop import Optimum, Stopping, estimate_variances
 from ..evidence.solution import Solve
 from ..gram.columns import with_response
 from ..gram.crossproducts import CrossProducts
@@ -134,8 +134,7 @@ def _refit(
         model.variances,
         model.freedom,
         method=model.method,
-        max_iter=MAX_ITER,
-        tol=tol,
+        stopping=Stopping(MAX_ITER, tol),
     )
 
 

@@ -12,7 +12,7 @@ from scipy import optimize
 from .._arrays import Array
 from ..covariances.matrices import null_directions
 from ..evidence.criterion import deviance
-from ..evidence.loop import estimate_variances
+from ..evidence.loop import Stopping, estimate_variances
 from ..evidence.solution import PenalizedSolution, Solve
 from ..frames.making import Backend, make_frame
 from ..gram.columns import hold_combination
@@ -31,8 +31,7 @@ OFF_ZERO = 0.1  # of its unit: where a standard deviation of zero starts to look
 SEARCH = {"ftol": 1e-15, "gtol": 1e-8, "maxiter": 1000}  # of the deviance, to its rounding
 ROOT_TOLERANCE = 1e-8  # of a bound, relative to the width of the search
 LONGEST_SEARCH = 60  # doublings of a step that looks for a bound
-PROFILE_ITERATIONS = 100
-PROFILE_TOLERANCE = 1e-10  # of the deviance, where a coefficient is held
+PROFILE_STOPPING = Stopping(100, 1e-10)  # of the deviance, where a coefficient is held
 
 
 @dataclass(frozen=True)
@@ -325,8 +324,7 @@ def coefficient_zeta(
             model.variances,
             model.freedom,
             method="ml",
-            max_iter=PROFILE_ITERATIONS,
-            tol=PROFILE_TOLERANCE,
+            stopping=PROFILE_STOPPING,
         )
         return fit.deviance - least
 

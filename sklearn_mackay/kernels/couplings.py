@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +13,7 @@ from scipy import sparse
 from .._arrays import Array
 from ..gram.crossproducts import CrossGram, CrossProducts, LargeColumns
 from ..gram.layout import Layout, flat_rows, oriented, parents_and_links, with_columns_of
+from .linalg import Tensor
 
 
 class Crossing(NamedTuple):
@@ -30,29 +31,29 @@ class Crossing(NamedTuple):
         The same for products.
     """
 
-    values: Any
-    levels: Any
-    columns: Any
-    positions: tuple[Any, ...]
-    matrix: Any
-    transposed: Any
+    values: Tensor
+    levels: Tensor
+    columns: Tensor
+    positions: tuple[Tensor, ...]
+    matrix: Tensor
+    transposed: Tensor
 
 
 class EliminatedTerm(NamedTuple):
     """Gram blocks of a term of the chain; see `blocks.ChainBlocks`. Data only."""
 
-    own: Any
-    fixed: Any
-    parents: tuple[Any, ...]
-    links: tuple[Any, ...]
+    own: Tensor
+    fixed: Tensor
+    parents: tuple[Tensor, ...]
+    links: tuple[Tensor, ...]
     crossings: tuple[Crossing, ...]
 
 
 class RemainingTerm(NamedTuple):
     """Gram blocks ``Z_k'WZ_k`` (s, s, L) and ``Z_k'WF`` (s, P, L) of a term. Data only."""
 
-    own: Any
-    fixed: Any
+    own: Tensor
+    fixed: Tensor
 
 
 class CouplingSystem(NamedTuple):
@@ -78,15 +79,15 @@ class CouplingSystem(NamedTuple):
 
     chain: tuple[EliminatedTerm, ...]
     rest: tuple[RemainingTerm, ...]
-    between: dict[tuple[int, int], Any]
+    between: dict[tuple[int, int], Tensor]
     large: tuple[int, ...]
-    columns: Any
-    transposed: Any
+    columns: Tensor
+    transposed: Tensor
     fixed: Array
     n_determinant: int
 
     @property
-    def terms(self) -> list[Any]:
+    def terms(self) -> list[Tensor]:
         """All terms, the chain first."""
         return [*self.chain, *self.rest]
 
@@ -125,33 +126,22 @@ def build_system(
     chain = []
     for m, k in enumerate(layout.chain):
         family = [parents_and_links(crossproducts, k, l) for l in layout.chain[m + 1 :]]
-        crossings = []
-        for i, table in enumerate(tables[m]):
-            positions = [
-                np.searchsorted(
-                    keys[later][i],
-                    _pair_keys(replace(table, row_levels=parent[table.row_levels])),
-                )
-                for later, (parent, _) in enumerate(family, start=m + 1)
-            ]
-            matrix = _to_csr(table, terms[k].n_levels, terms[layout.rest[i]].n_levels)
-            crossings.append(
-                Crossing(
-                    values=table.blocks,
-                    levels=table.row_levels,
-                    columns=table.column_levels,
-                    positions=tuple(tf.constant(p, tf.int32) for p in positions),
-                    matrix=_to_tensorflow(matrix),
-                    transposed=_to_tensorflow(matrix.T.tocsr()),
-                )
-            )
+        parents = [parent for parent, _ in family]
         chain.append(
             EliminatedTerm(
                 own=tf.constant(terms[k].own),
                 fixed=tf.constant(with_columns_of(crossproducts, small, k)),
-                parents=tuple(tf.constant(parent) for parent, _ in family),
+                parents=tuple(map(tf.constant, parents)),
                 links=tuple(tf.constant(link) for _, link in family),
-                crossings=tuple(crossings),
+                crossings=tuple(
+                    _crossing(
+                        table,
+                        [of_parent[i] for of_parent in keys[m + 1 :]],
+                        parents,
+                        (terms[k].n_levels, terms[layout.rest[i]].n_levels),
+                    )
+                    for i, table in enumerate(tables[m])
+                ),
             )
         )
     between = {}
@@ -180,7 +170,29 @@ def build_system(
     )
 
 
-def _columns_of(blocks: list[Any]) -> dict[str, Any]:
+def _crossing(
+    table: CrossGram,
+    keys: list[NDArray[np.int64]],
+    parents: list[NDArray[np.int32]],
+    shape: tuple[int, int],
+) -> Crossing:
+    """A block of an eliminated term with a remaining one, and where its parents' blocks stand."""
+    matrix = _to_csr(table, *shape)
+    positions = [
+        np.searchsorted(of_parent, _pair_keys(replace(table, row_levels=parent[table.row_levels])))
+        for of_parent, parent in zip(keys, parents, strict=True)
+    ]
+    return Crossing(
+        values=table.blocks,
+        levels=table.row_levels,
+        columns=table.column_levels,
+        positions=tuple(tf.constant(p, tf.int32) for p in positions),
+        matrix=_to_tensorflow(matrix),
+        transposed=_to_tensorflow(matrix.T.tocsr()),
+    )
+
+
+def _columns_of(blocks: list[Tensor]) -> dict[str, Tensor]:
     """Large blocks side by side, and transposed."""
     if not blocks:
         return {"columns": (), "transposed": ()}
@@ -228,7 +240,7 @@ def _to_csr(table: CrossGram, n_rows: int, n_columns: int) -> sparse.csr_array:
     return parts[0][0] if s_k * s_l == 1 else sparse.block_array(parts, format="csr")
 
 
-def _to_tensorflow(matrix: sparse.csr_array) -> Any:
+def _to_tensorflow(matrix: sparse.csr_array) -> Tensor:
     indices = np.empty((matrix.nnz, 2), np.int64)
     indices[:, 0] = np.repeat(np.arange(matrix.shape[0], dtype=np.int32), np.diff(matrix.indptr))
     indices[:, 1] = matrix.indices

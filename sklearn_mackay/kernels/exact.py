@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -34,6 +33,7 @@ from . import one_factor
 from .lapack import reordered
 from .linalg import (
     Factor,
+    Tensor,
     block_quadratic,
     factor_corner,
     inverse_and_log_det,
@@ -74,7 +74,7 @@ def prepare(
 
 def _prepare_elimination(
     crossproducts: CrossProducts, layout: Layout, *, reml: bool, lapack_on_cpu: bool
-) -> Callable[[tuple[Any, ...], tuple[Any, ...]], Raw]:
+) -> Callable[[tuple[Tensor, ...], tuple[Tensor, ...]], Raw]:
     coefficients = [crossproducts.terms[k].n_coefficients for k in layout.chain + layout.rest]
     T_spec = tuple(tf.TensorSpec([s, s], tf.float64) for s in coefficients)
     system = to_tensors(crossproducts, layout, reml=reml)
@@ -85,7 +85,7 @@ def _prepare_elimination(
 @np.errstate(invalid="ignore")  # numbers that are not finite are reported, not warned of
 def solve_penalized_gls(
     crossproducts: CrossProducts,
-    run: Callable[[tuple[Any, ...], tuple[Any, ...]], Raw],
+    run: Callable[[tuple[Tensor, ...], tuple[Tensor, ...]], Raw],
     layout: Layout,
     relative: Variances,
 ) -> PenalizedSolution:
@@ -135,7 +135,10 @@ def solve_penalized_gls(
 
 @tf.function(autograph=False)
 def _solve_spherical(
-    lapack_on_cpu: bool, system: EliminationSystem, T: tuple[Any, ...], T_inverse_t: tuple[Any, ...]
+    lapack_on_cpu: bool,
+    system: EliminationSystem,
+    T: tuple[Tensor, ...],
+    T_inverse_t: tuple[Tensor, ...],
 ) -> Raw:
     with tf.GradientTape() as tape:
         tape.watch(T)
@@ -168,8 +171,8 @@ def _solve_spherical(
 
 
 def _eliminate(
-    system: EliminationSystem, T: tuple[Any, ...]
-) -> tuple[list[ChainBlocks], list[Any], Any, Any]:
+    system: EliminationSystem, T: tuple[Tensor, ...]
+) -> tuple[list[ChainBlocks], list[Tensor], Tensor, Tensor]:
     """Eliminate the chain; return its Schur blocks, their inverses, log determinant and corner."""
     n_chain = len(system.chain)
     blocks = [_scale(block, T[m], T[m + 1 : n_chain]) for m, block in enumerate(system.chain)]
@@ -195,7 +198,7 @@ def _eliminate(
     return blocks, inverses, log_det, corner
 
 
-def _scale(block: ChainBlocks, T: Any, T_later: tuple[Any, ...]) -> ChainBlocks:
+def _scale(block: ChainBlocks, T: Tensor, T_later: tuple[Tensor, ...]) -> ChainBlocks:
     """Bring a term's blocks to spherical form; the corner's own columns are scaled at the end."""
     t = T[:, :, None]
     identity = tf.eye(T.shape[0], dtype=T.dtype)[:, :, None]
@@ -211,13 +214,13 @@ def _scale(block: ChainBlocks, T: Any, T_later: tuple[Any, ...]) -> ChainBlocks:
 
 
 def _update_parent(
-    parent: ChainBlocks, block: ChainBlocks, inverse: Any, j: int, parents: Any
+    parent: ChainBlocks, block: ChainBlocks, inverse: Tensor, j: int, parents: Tensor
 ) -> ChainBlocks:
     """Take an eliminated term out of the blocks of a later one, its ``j``-th."""
     L = tf.shape(parent.own)[-1]
     weights = matmul(inverse, block.links[j])  # (s, s_j, L_m)
 
-    def taken(columns: Any) -> Any:
+    def taken(columns: Tensor) -> Tensor:
         return segment_sum(matmul_transposed(weights, columns), parents, L)
 
     values = parent.values
@@ -239,7 +242,7 @@ def _update_parent(
     )
 
 
-def _to_spherical(corner: Any, T_rest: tuple[Any, ...], sizes: Any) -> Any:
+def _to_spherical(corner: Tensor, T_rest: tuple[Tensor, ...], sizes: Tensor) -> Tensor:
     """``T' corner T + I`` on the rows and columns of the corner's random terms."""
     R = tf.reduce_sum(sizes)
     if all(t.shape[0] == 1 for t in T_rest):
@@ -254,7 +257,7 @@ def _to_spherical(corner: Any, T_rest: tuple[Any, ...], sizes: Any) -> Any:
     )
 
 
-def _scale_rows(rows: Any, T_rest: tuple[Any, ...], sizes: Any) -> Any:
+def _scale_rows(rows: Tensor, T_rest: tuple[Tensor, ...], sizes: Tensor) -> Tensor:
     """``T'`` times the rows of each random term in the corner; the rows below stay."""
     start = 0
     pieces = []
@@ -269,10 +272,10 @@ def _scale_rows(rows: Any, T_rest: tuple[Any, ...], sizes: Any) -> Any:
 def _substitute_back(
     system: EliminationSystem,
     blocks: list[ChainBlocks],
-    inverses: list[Any],
-    T: Any,
+    inverses: list[Tensor],
+    T: Tensor,
     factor: Factor,
-) -> tuple[tuple[Any, ...], Any]:
+) -> tuple[tuple[Tensor, ...], Tensor]:
     """Return ``u`` of every term (s, L) and ``beta`` (p,)."""
     n_chain = len(blocks)
     u_rest, b_rest = [], []
@@ -284,7 +287,7 @@ def _substitute_back(
         start += system.rest_sizes[i]
     beta = factor.solution[start:]
     on_corner = tf.concat([*b_rest, beta], 0)
-    u: list[Any] = [None] * n_chain
+    u: list[Tensor] = [None] * n_chain
     for m in reversed(range(n_chain)):
         block = blocks[m]
         on_dense = on_corner[tf.shape(on_corner)[0] + 1 - tf.shape(block.fixed)[1] :]
@@ -302,11 +305,11 @@ def _substitute_back(
 def _information(
     system: EliminationSystem,
     blocks: list[ChainBlocks],
-    inverses: list[Any],
-    T: tuple[Any, ...],
+    inverses: list[Tensor],
+    T: tuple[Tensor, ...],
     factor: Factor,
-    v: tuple[Any, ...],
-) -> Any:
+    v: tuple[Tensor, ...],
+) -> Tensor:
     """``F'PF`` from Gram blocks: ``F'WF`` less what the elimination of ``[Z X]`` takes off.
 
     Equation (8) of docs/theory.md.
@@ -331,7 +334,7 @@ def _information(
     return total - tf.matmul(reduced, reduced, transpose_a=True)
 
 
-def _working_vectors(units: tuple[Any, ...], v: tuple[Any, ...]) -> list[Any]:
+def _working_vectors(units: tuple[Tensor, ...], v: tuple[Tensor, ...]) -> list[Tensor]:
     """``(I (x) E) v_k`` for each unit of each term: (s_k, m, L_k), zero for other terms' units."""
     counts = [unit.shape[0] for unit in units]
     vectors = []
@@ -344,8 +347,8 @@ def _working_vectors(units: tuple[Any, ...], v: tuple[Any, ...]) -> list[Any]:
 
 
 def _gram_times(
-    system: EliminationSystem, w: list[Any], n_chain: int
-) -> tuple[list[Any], Any, Any]:
+    system: EliminationSystem, w: list[Tensor], n_chain: int
+) -> tuple[list[Tensor], Tensor, Tensor]:
     """``[Z X]'W F`` by part, and ``F'WF``, for ``F = sum_k Z_k w_k``."""
     m = sum(unit.shape[0] for unit in system.units)
     w_rest = tf.concat([tf.zeros([0, m], tf.float64), *(to_rows(x) for x in w[n_chain:])], 0)
@@ -374,7 +377,7 @@ def _gram_times(
     return on_chain, on_corner, FWF
 
 
-def _times_corner_columns(block: ChainBlocks, x: Any) -> Any:
+def _times_corner_columns(block: ChainBlocks, x: Tensor) -> Tensor:
     """The block with the corner transposed times x, without y: (s, m, L) gives (C - 1, m)."""
     on_fixed = tf.matmul(to_rows(block.fixed[:, :-1]), to_rows(x), transpose_a=True)
     if not block.pattern:
@@ -384,5 +387,5 @@ def _times_corner_columns(block: ChainBlocks, x: Any) -> Any:
     return tf.concat([tf.transpose(on_random), on_fixed], 0)
 
 
-def _inner(a: Any, b: Any) -> Any:
+def _inner(a: Tensor, b: Tensor) -> Tensor:
     return tf.matmul(to_rows(a), to_rows(b), transpose_a=True)

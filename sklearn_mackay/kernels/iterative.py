@@ -22,7 +22,7 @@ Saad (2017) for the quadrature, Pandolfi, Papaspiliopoulos, Zanella (2024) for c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -36,6 +36,7 @@ from ..gram.layout import Layout
 from .couplings import CouplingSystem, build_system
 from .krylov import Continued, conjugate_gradients, log_quadrature
 from .lapack import reordered
+from .linalg import Tensor
 from .schur import Diagonal, Schur, block_diagonal, eliminate, gram_times, joined, spherical
 
 LOOSEST = 1e-2  # relative residual of the first solve
@@ -69,9 +70,9 @@ class Linearised(NamedTuple):
     schur: Schur
     diagonal: Diagonal
     log_det: float
-    gradient: Callable[[float, list[Any]], list[Array]]
+    gradient: Callable[[float, list[Tensor]], list[Array]]
 
-    def solution(self, on_chain: list[Any], x: Continued) -> list[Any]:
+    def solution(self, on_chain: list[Tensor], x: Continued) -> list[Tensor]:
         """``Sigma^-1 b`` by term of ``K (T^-1 b) = T'g``, from what `Schur.reduced` gave."""
         chain = [a + c for a, c in zip(on_chain, x.chain, strict=True)]
         rest = zip(self.T_inverse[len(chain) :], self.schur.split(x.rest), strict=True)
@@ -87,7 +88,7 @@ class Probes(NamedTuple):
 
     x: Continued
     deviation: Continued
-    control: Any
+    control: Tensor
 
 
 class IterativeEngine:
@@ -254,7 +255,12 @@ class IterativeEngine:
         return [np.asarray(part) for part in vX], probes, corner, krylov.converged
 
     def _form(
-        self, at: Linearised, grams: list[Any], on_chain: list[Any], x: Continued, residual: Any
+        self,
+        at: Linearised,
+        grams: list[Tensor],
+        on_chain: list[Tensor],
+        x: Continued,
+        residual: Tensor,
     ) -> Array:
         """``g'T K^-1 T'g`` by equation (15) of docs/theory.md, with the square of x's error."""
         solution = at.solution(on_chain, x)
@@ -410,7 +416,7 @@ def linearise(system: CouplingSystem, factors: Sequence[tuple[Array, Array]]) ->
         unscaled = [block_diagonal(system, elimination, i) for i in range(len(system.rest))]
         blocks = list(map(spherical, T[n_chain:], unscaled))
 
-    def gradient(weight: float, cotangents: list[Any]) -> list[Array]:
+    def gradient(weight: float, cotangents: list[Tensor]) -> list[Array]:
         targets = [elimination.log_det, *blocks]
         out = tape.gradient(
             targets, T, output_gradients=[tf.constant(weight, tf.float64), *cotangents]
@@ -451,7 +457,7 @@ def _by_covariance(at: Linearised, gradients: list[Array]) -> list[Array]:
     return [_symmetric(0.5 * g @ t) for g, t in zip(gradients, at.T_inverse, strict=True)]
 
 
-def _control(at: Linearised, probes: Probes, columns: slice) -> list[Any]:
+def _control(at: Linearised, probes: Probes, columns: slice) -> list[Tensor]:
     """Weights of ``dM`` by level, summed over some probes."""
     split = at.schur.split
     pairs = zip(split(probes.control[:, columns]), split(probes.x.rest[:, columns]), strict=True)
@@ -470,12 +476,12 @@ def _coupling(at: Linearised, probes: Probes, columns: slice) -> list[Array]:
     return traces
 
 
-def fixed_grams(system: CouplingSystem) -> list[Any]:
+def fixed_grams(system: CouplingSystem) -> list[Tensor]:
     """``Z_k'WF`` by term, (s, L, P)."""
     return [tf.transpose(term.fixed, [0, 2, 1]) for term in system.terms]
 
 
-def _working_vectors(units: Sequence[Array], v: Sequence[Array]) -> list[Any]:
+def _working_vectors(units: Sequence[Array], v: Sequence[Array]) -> list[Tensor]:
     """``(I (x) E) v_k`` for each unit of each term: (s_k, L_k, m), zero for other terms' units."""
     ends = np.cumsum([0, *map(len, units)])
     vectors = []
@@ -486,22 +492,22 @@ def _working_vectors(units: Sequence[Array], v: Sequence[Array]) -> list[Any]:
     return vectors
 
 
-def _symmetric(matrix: Any) -> Array:
+def _symmetric(matrix: Tensor) -> Array:
     return np.asarray(0.5 * (matrix + matrix.T))
 
 
-def _inner(a: Any, b: Any) -> Array:
+def _inner(a: Tensor, b: Tensor) -> Array:
     """``a'b`` for flat vectors (R, c)."""
     return np.asarray(tf.matmul(a, b, transpose_a=True))
 
 
-def _outer(a: Any, b: Any) -> Array:
+def _outer(a: Tensor, b: Tensor) -> Array:
     """``sum a b'`` over levels and columns of vectors (s, L, c)."""
     s = a.shape[0]
     return np.asarray(tf.matmul(tf.reshape(a, [s, -1]), tf.reshape(b, [s, -1]), transpose_b=True))
 
 
-def _outer_by_level(a: Any, b: Any) -> Any:
+def _outer_by_level(a: Tensor, b: Tensor) -> Tensor:
     """Symmetric part of ``sum a b'`` over the columns of vectors (s, L, c): (s, s, L)."""
     product = tf.reduce_sum(a[:, None] * b[None, :], axis=-1)
     return 0.5 * (product + tf.transpose(product, [1, 0, 2]))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from scipy import linalg
 
 from .._arrays import Array
+from .linalg import Tensor
 
 MAX_PRODUCTS = 2000
 
@@ -29,12 +30,12 @@ class Continued(NamedTuple):
         ``S rest``.
     """
 
-    rest: Any
-    chain: list[Any]
-    gram: Any
-    product: Any
+    rest: Tensor
+    chain: list[Tensor]
+    gram: Tensor
+    product: Tensor
 
-    def plus(self, length: Any, other: Continued) -> Continued:
+    def plus(self, length: Tensor, other: Continued) -> Continued:
         """Move along other vectors, each by its own length (c,)."""
         return Continued(
             self.rest + length * other.rest,
@@ -57,7 +58,7 @@ class Krylov(NamedTuple):
     """Result of conjugate gradients; the coefficients make up Lanczos' matrix."""
 
     solution: Continued
-    residual: Any
+    residual: Tensor
     n_products: int
     converged: bool
     lengths: Array
@@ -65,9 +66,9 @@ class Krylov(NamedTuple):
 
 
 def conjugate_gradients(
-    apply: Callable[[Any], Continued],
-    precondition: Callable[[Any], Any],
-    rhs: Any,
+    apply: Callable[[Tensor], Continued],
+    precondition: Callable[[Tensor], Tensor],
+    rhs: Tensor,
     start: Continued,
     tolerance: float,
 ) -> Krylov:
@@ -121,7 +122,7 @@ def conjugate_gradients(
     )
 
 
-def _dot(a: Any, b: Any) -> Array:
+def _dot(a: Tensor, b: Tensor) -> Array:
     return np.asarray(tf.reduce_sum(a * b, axis=0))
 
 

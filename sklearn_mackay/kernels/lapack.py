@@ -18,7 +18,7 @@ def reordered(matrix: Array, sizes: list[int], at: NDArray[np.intp]) -> Array:
     return np.asarray(matrix[np.ix_(index, index)])
 
 
-def factor_with_lapack(corner: Array, n_determinant: Any) -> tuple[Any, ...]:
+def factor_with_lapack(corner: Array, n_determinant: int) -> tuple[Any, ...]:
     """Factorise ``[[A, a], [a', c]]``.
 
     Returns the upper Cholesky factor ``R`` of ``A`` (below its diagonal undefined), the inverse of

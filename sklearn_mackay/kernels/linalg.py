@@ -5,11 +5,13 @@ Small blocks carry their level axis last, shape ``(i, j, L)``.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
 from .lapack import factor_with_lapack
+
+Tensor: TypeAlias = Any  # TensorFlow has no type information: the name is for readers
 
 UNROLLED_UP_TO = 3  # beyond it a batched Cholesky is faster than as many elementwise operations
 
@@ -31,24 +33,24 @@ class Factor(NamedTuple):
         Log determinant of the leading block.
     """
 
-    cholesky: Any
-    inverse: Any
-    solution: Any
-    remainder: Any
-    log_det: Any
+    cholesky: Tensor
+    inverse: Tensor
+    solution: Tensor
+    remainder: Tensor
+    log_det: Tensor
 
 
-def matmul(a: Any, b: Any) -> Any:
+def matmul(a: Tensor, b: Tensor) -> Tensor:
     """``a b`` level by level: (i, j, L) and (j, k, L) give (i, k, L)."""
     return tf.add_n([a[:, j, None, :] * b[j, None, :, :] for j in range(b.shape[0])])
 
 
-def matmul_transposed(a: Any, b: Any) -> Any:
+def matmul_transposed(a: Tensor, b: Tensor) -> Tensor:
     """``a'b`` level by level: (j, i, L) and (j, k, L) give (i, k, L)."""
     return tf.add_n([a[j, :, None, :] * b[j, None, :, :] for j in range(b.shape[0])])
 
 
-def segment_sum(values: Any, segments: Any, n_segments: Any) -> Any:
+def segment_sum(values: Tensor, segments: Tensor, n_segments: Tensor) -> Tensor:
     """Sum ``values`` of shape (..., m) over equal ``segments`` of shape (m,)."""
     leading = tf.shape(values)[:-1]
     flat = tf.reshape(values, [-1, tf.shape(values)[-1]])
@@ -59,7 +61,7 @@ def segment_sum(values: Any, segments: Any, n_segments: Any) -> Any:
 
 
 @tf.custom_gradient
-def inverse_and_log_det(D: Any) -> Any:
+def inverse_and_log_det(D: Tensor) -> Tensor:
     """Inverse (s, s, L) and log determinant (L,) of symmetric positive definite blocks."""
     if D.shape[0] <= UNROLLED_UP_TO:
         inverse, log_det = _unrolled_inverse(D)
@@ -70,18 +72,18 @@ def inverse_and_log_det(D: Any) -> Any:
         inverse = tf.transpose(tf.linalg.cholesky_solve(chol, identity), [1, 2, 0])
         log_det = 2.0 * tf.reduce_sum(tf.math.log(tf.linalg.diag_part(chol)), axis=-1)
 
-    def gradient(inverse_bar: Any, log_det_bar: Any) -> Any:
+    def gradient(inverse_bar: Tensor, log_det_bar: Tensor) -> Tensor:
         return log_det_bar * inverse - matmul(inverse, matmul(inverse_bar, inverse))
 
     return (inverse, log_det), gradient
 
 
-def _unrolled_inverse(D: Any) -> tuple[Any, Any]:
+def _unrolled_inverse(D: Tensor) -> tuple[Tensor, Tensor]:
     """``D = L diag(d) L'`` and ``D^-1 = M' diag(1/d) M``, ``M = L^-1``, entry by entry."""
     s = D.shape[0]
-    L: dict[tuple[int, int], Any] = {}
-    M: dict[tuple[int, int], Any] = {}
-    d: list[Any] = []
+    L: dict[tuple[int, int], Tensor] = {}
+    M: dict[tuple[int, int], Tensor] = {}
+    d: list[Tensor] = []
     for j in range(s):
         d.append(D[j, j] - sum(L[j, k] ** 2 * d[k] for k in range(j)))
         for i in range(j + 1, s):
@@ -115,15 +117,15 @@ class Pattern(NamedTuple):
         ``R``.
     """
 
-    indices: Any
-    transposed_indices: Any
-    transposed_order: Any
-    chunk_rows: Any
-    chunk_values: Any
-    n_columns: Any
+    indices: Tensor
+    transposed_indices: Tensor
+    transposed_order: Tensor
+    chunk_rows: Tensor
+    chunk_values: Tensor
+    n_columns: Tensor
 
 
-def _csr(indices: Any, values: Any, n_rows: Any, n_columns: Any) -> Any:
+def _csr(indices: Tensor, values: Tensor, n_rows: Tensor, n_columns: Tensor) -> Tensor:
     shape = tf.cast(tf.stack([n_rows, n_columns]), tf.int64)
     return tf.raw_ops.SparseTensorToCSRSparseMatrix(
         indices=indices, values=values, dense_shape=shape
@@ -131,8 +133,13 @@ def _csr(indices: Any, values: Any, n_rows: Any, n_columns: Any) -> Any:
 
 
 def block_quadratic(
-    values: Any, inverse: Any, fixed: Any, levels: Any, columns: Any, pattern: Pattern
-) -> Any:
+    values: Tensor,
+    inverse: Tensor,
+    fixed: Tensor,
+    levels: Tensor,
+    columns: Tensor,
+    pattern: Pattern,
+) -> Tensor:
     """``J' D^-1 J`` with ``J = [B, F]``: what eliminating a term takes from the corner.
 
     ``B`` is sparse and its product with itself goes through sparse products, ``F`` is dense.
@@ -157,7 +164,7 @@ def block_quadratic(
     s = inverse.shape[0]
 
     @tf.custom_gradient
-    def quadratic(values: Any, inverse: Any, fixed: Any) -> Any:
+    def quadratic(values: Tensor, inverse: Tensor, fixed: Tensor) -> Tensor:
         L = tf.shape(inverse)[-1]
         P = tf.shape(fixed)[1]
         R = pattern.n_columns
@@ -179,7 +186,7 @@ def block_quadratic(
         top = tf.concat([tf.ensure_shape(sparse_part, [None, None]), mixed], 1)
         bottom = tf.concat([tf.transpose(mixed), dense_part], 1)
 
-        def gradient(cotangent: Any) -> Any:
+        def gradient(cotangent: Tensor) -> Tensor:
             at_values, at_fixed = _sampled_product(values, cotangent, pattern)
             at_values = tf.reshape(at_values, tf.shape(values)) + tf.reduce_sum(
                 tf.gather(fixed, levels, axis=-1) * tf.gather(cotangent[R:], columns, axis=1),
@@ -202,17 +209,17 @@ def block_quadratic(
     return quadratic(values, inverse, fixed)
 
 
-def to_rows(blocks: Any) -> Any:
+def to_rows(blocks: Tensor) -> Tensor:
     """(s, P, L) as (s L, P)."""
     return tf.reshape(tf.transpose(blocks, [0, 2, 1]), [-1, tf.shape(blocks)[1]])
 
 
-def _sampled_product(values: Any, Q: Any, pattern: Pattern) -> tuple[Any, Any]:
+def _sampled_product(values: Tensor, Q: Tensor, pattern: Pattern) -> tuple[Tensor, Tensor]:
     """``[B, 0] Q`` where ``B`` has values (s m,), and in the columns after ``B``'s (s L, P)."""
     flat = tf.reshape(values, [-1])
     R, n_chunks = pattern.n_columns, tf.shape(pattern.chunk_rows)[0] - 1
 
-    def chunk(c: Any, at_values: Any, at_fixed: Any) -> Any:
+    def chunk(c: Tensor, at_values: Tensor, at_fixed: Tensor) -> Tensor:
         first_row, last_row = pattern.chunk_rows[c], pattern.chunk_rows[c + 1]
         first, last = pattern.chunk_values[c], pattern.chunk_values[c + 1]
         indices = pattern.indices[first:last] - tf.cast(tf.stack([first_row, 0]), tf.int64)
@@ -221,7 +228,7 @@ def _sampled_product(values: Any, Q: Any, pattern: Pattern) -> tuple[Any, Any]:
         at_values = at_values.write(c, tf.gather_nd(product, indices))
         return c + 1, at_values, at_fixed.write(c, product[:, R:])
 
-    def arrays(row_shape: list[int | None]) -> Any:
+    def arrays(row_shape: list[int | None]) -> Tensor:
         return tf.TensorArray(flat.dtype, size=n_chunks, infer_shape=False, element_shape=row_shape)
 
     _, at_values, at_fixed = tf.while_loop(
@@ -233,7 +240,7 @@ def _sampled_product(values: Any, Q: Any, pattern: Pattern) -> tuple[Any, Any]:
     return at_values.concat(), at_fixed.concat()
 
 
-def factor_corner(corner: Any, n_determinant: Any, *, lapack_on_cpu: bool) -> Factor:
+def factor_corner(corner: Tensor, n_determinant: Tensor, *, lapack_on_cpu: bool) -> Factor:
     """Factorise the dense corner whose last row and column belong to y.
 
     On a CPU TensorFlow's Cholesky of one matrix runs in one thread and its inverse takes three

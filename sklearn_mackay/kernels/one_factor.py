@@ -13,19 +13,43 @@ the levels, instead of the hundreds that differentiating an elimination does.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from ..gram.crossproducts import CrossProducts
-from .linalg import factor_corner, inverse_and_log_det, matmul
+from .linalg import Tensor, factor_corner, inverse_and_log_det, matmul
 from .tensors import Raw
+
+
+class OneFactorSystem(NamedTuple):
+    """Gram blocks of a single factor as tensors. Data only.
+
+    Attributes
+    ----------
+    own : (s, s, L)
+        ``A_j``.
+    ZWF : (s, P, L)
+        ``F_j``.
+    corner : (P, P)
+        ``[X y]'W[X y]`` with the ridge penalty.
+    units : (m, s, s)
+        Symmetric units of the covariance.
+    n_determinant : ()
+        Columns of X which the criterion takes the determinant of.
+    """
+
+    own: Tensor
+    ZWF: Tensor
+    corner: Tensor
+    units: Tensor
+    n_determinant: Tensor
 
 
 def prepare_raw(
     crossproducts: CrossProducts, *, reml: bool, lapack_on_cpu: bool
-) -> Callable[[tuple[Any, ...], tuple[Any, ...]], Raw]:
+) -> Callable[[tuple[Tensor, ...], tuple[Tensor, ...]], Raw]:
     """Move the Gram blocks to tensors; the result solves, given ``T`` and ``T^-1'``.
 
     Parameters
@@ -48,7 +72,7 @@ def prepare_raw(
     corner[:p, :p] += np.diag(crossproducts.penalty)
     units = term.structure.units(s)
     n_determinant = p if reml else p - crossproducts.n_unpenalized
-    tensors = (
+    system = OneFactorSystem(
         tf.constant(term.own),
         tf.constant(term.ZWF),
         tf.constant(corner),
@@ -57,24 +81,17 @@ def prepare_raw(
     )
     # Every data-dependent length is left open, so that one trace serves all data.
     lengths: list[list[int | None]] = [[s, s, None], [s, None, None], [None, None], [*units.shape]]
-    specs = [
-        tf.TensorSpec(shape, x.dtype)
-        for shape, x in zip([*lengths, [], [s, s], [s, s]], (*tensors, units, units), strict=True)
-    ]
-    traced = solve_one_factor.get_concrete_function(lapack_on_cpu, *specs)
-    return lambda T, T_inverse_t: traced(lapack_on_cpu, *tensors, *T, *T_inverse_t)
+    shapes = OneFactorSystem(
+        *(tf.TensorSpec(shape, x.dtype) for shape, x in zip([*lengths, []], system, strict=True))
+    )
+    square = tf.TensorSpec([s, s], tf.float64)
+    traced = solve_one_factor.get_concrete_function(lapack_on_cpu, shapes, square, square)
+    return lambda T, T_inverse_t: traced(lapack_on_cpu, system, *T, *T_inverse_t)
 
 
 @tf.function(autograph=False)
 def solve_one_factor(
-    lapack_on_cpu: bool,
-    own: Any,
-    fixed: Any,
-    corner: Any,
-    units: Any,
-    n_determinant: Any,
-    T: Any,
-    T_inverse_t: Any,
+    lapack_on_cpu: bool, system: OneFactorSystem, T: Tensor, T_inverse_t: Tensor
 ) -> Raw:
     """Solve for sigma2 = 1 and ``Sigma = TT'``.
 
@@ -82,16 +99,8 @@ def solve_one_factor(
     ----------
     lapack_on_cpu : bool
         See `factor_corner`.
-    own : (s, s, L)
-        ``A_j``.
-    fixed : (s, P, L)
-        ``F_j``.
-    corner : (P, P)
-        ``[X y]'W[X y]`` with the ridge penalty.
-    units : (m, s, s)
-        Symmetric units of the covariance.
-    n_determinant : int32
-        Columns of X which the criterion takes the determinant of.
+    system : OneFactorSystem
+        The Gram blocks.
     T, T_inverse_t : (s, s)
         Root of the covariance, and its inverse transposed.
 
@@ -99,13 +108,14 @@ def solve_one_factor(
     -------
     Raw
     """
+    own, ZWF, corner, units, n_determinant = system
     s = own.shape[0]
     spherical = _between(T, own, T) + tf.eye(s, dtype=T.dtype)[:, :, None]
     inverse, log_dets = inverse_and_log_det(spherical)
     # R = T^-T (T'AT + I)^-1 T', a form that a singular Sigma does not harm.
     R = _between(tf.transpose(T_inverse_t), inverse, tf.transpose(T))
-    H, Q = matmul(R, fixed), matmul(R, own)
-    FH = _over_levels(fixed, H)
+    H, Q = matmul(R, ZWF), matmul(R, own)
+    FH = _over_levels(ZWF, H)
     taken = tf.einsum("apbq,ac,bc->pq", FH, T, T)
     factor = factor_corner(corner - taken, n_determinant, lapack_on_cpu=lapack_on_cpu)
     contrast = tf.concat([-factor.solution, tf.ones([1], T.dtype)], 0)
@@ -127,14 +137,14 @@ def solve_one_factor(
     )
 
 
-def _between(a: Any, blocks: Any, b: Any) -> Any:
+def _between(a: Tensor, blocks: Tensor, b: Tensor) -> Tensor:
     """``a' B b`` level by level for (s, s, L), in one product."""
     s = a.shape[0]
     kron = tf.reshape(tf.einsum("ai,bj->ijab", a, b), [s * s, s * s])
     return tf.reshape(tf.matmul(kron, tf.reshape(blocks, [s * s, -1])), tf.shape(blocks))
 
 
-def _over_levels(a: Any, b: Any) -> Any:
+def _over_levels(a: Tensor, b: Tensor) -> Tensor:
     """Sum over levels of all products: (s, i, L) and (s, k, L) give (s, i, s, k)."""
     flat = [tf.reshape(x, [-1, tf.shape(x)[-1]]) for x in (a, b)]
     leading = [tf.shape(x)[:2] for x in (a, b)]

@@ -8,7 +8,7 @@ sparse products. Vectors have shape (s, L, c): coefficient, level, column of the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -16,7 +16,7 @@ import tensorflow as tf
 from .._arrays import Array, Index
 from .couplings import CouplingSystem, Crossing, EliminatedTerm
 from .krylov import Continued
-from .linalg import inverse_and_log_det, matmul, matmul_transposed, segment_sum
+from .linalg import Tensor, inverse_and_log_det, matmul, matmul_transposed, segment_sum
 
 CHUNK_PAIRS = 2**18  # pairs of levels gathered at once: 2 MiB a coefficient stays in cache
 
@@ -34,11 +34,11 @@ class Elimination(NamedTuple):
         ``sum log|T'AT + I|``.
     """
 
-    links: list[tuple[Any, ...]]
-    values: list[tuple[Any, ...]]
-    inverses: list[Any]
-    W: list[Any]
-    log_det: Any
+    links: list[tuple[Tensor, ...]]
+    values: list[tuple[Tensor, ...]]
+    inverses: list[Tensor]
+    W: list[Tensor]
+    log_det: Tensor
 
 
 class Schur:
@@ -62,7 +62,7 @@ class Schur:
         ]
         self.shapes = [(term.own.shape[0], term.own.shape[2]) for term in system.rest]
 
-    def split(self, x: Any) -> list[Any]:
+    def split(self, x: Tensor) -> list[Tensor]:
         """(R, c) as one (s_k, L_k, c) per remaining term."""
         parts = tf.split(x, [s * L for s, L in self.shapes])
         return [
@@ -70,17 +70,17 @@ class Schur:
             for part, (s, L) in zip(parts, self.shapes, strict=True)
         ]
 
-    def join(self, parts: list[Any]) -> Any:
+    def join(self, parts: list[Tensor]) -> Tensor:
         """The inverse of `split`."""
         return tf.concat([joined(part) for part in parts], 0)
 
-    def scaled(self, x: Any) -> list[Any]:
+    def scaled(self, x: Tensor) -> list[Tensor]:
         """``T x`` by term."""
         return [
             tf.tensordot(t, part, 1) for t, part in zip(self.T_rest, self.split(x), strict=True)
         ]
 
-    def scaled_back(self, x: list[Any]) -> Any:
+    def scaled_back(self, x: list[Tensor]) -> Tensor:
         """``T' x``."""
         return self.join(
             [tf.tensordot(t, part, [[0], [0]]) for t, part in zip(self.T_rest, x, strict=True)]
@@ -92,18 +92,18 @@ class Schur:
         chain = [tf.zeros([*R.shape[1:], n_columns], tf.float64) for R in self._R]
         return Continued(flat, chain, flat, flat)
 
-    def start(self, x: Any) -> Continued:
+    def start(self, x: Tensor) -> Continued:
         """Apply to ``x``, which costs nothing where it is zero."""
         return self(x) if np.any(x) else self.zeros(x.shape[1])
 
-    def both(self, x: Any, start: Any) -> tuple[Continued, Continued]:
+    def both(self, x: Tensor, start: Tensor) -> tuple[Continued, Continued]:
         """Apply to ``x`` and to a `start`, in one batch."""
         if not np.any(start):
             return self(x), self.start(start)
         together, c = self(tf.concat([x, start], 1)), x.shape[1]
         return together.columns(slice(c)), together.columns(slice(c, None))
 
-    def reduced(self, grams: list[Any]) -> tuple[Any, list[Any]]:
+    def reduced(self, grams: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Eliminate the chain from right-hand sides ``T'g``.
 
         Parameters
@@ -124,7 +124,7 @@ class Schur:
         left = [g - part for g, part in zip(grams[n_chain:], taken, strict=True)]
         return self.scaled_back(left), chain
 
-    def chain_solve(self, g: list[Any]) -> list[Any]:
+    def chain_solve(self, g: list[Tensor]) -> list[Tensor]:
         """Solve ``(Z'WZ + Sigma^-1) b = g`` of the chain alone for ``v = Sigma^-1 b``, by term."""
         v = list(g)
         links, chain = self.elimination.links, self.system.chain
@@ -142,12 +142,12 @@ class Schur:
                 v[m] -= _block_times(self._R[m], link_times)
         return v
 
-    def from_chain(self, v: list[Any]) -> list[Any]:
+    def from_chain(self, v: list[Tensor]) -> list[Tensor]:
         """``Z_r'W Z_c b`` for vectors ``v = Sigma^-1 b`` of the chain."""
         b = [tf.tensordot(S, x, 1) for S, x in zip(self.Sigma_chain, v, strict=True)]
         return rest_from_chain(self.system, b)
 
-    def __call__(self, x: Any) -> Continued:
+    def __call__(self, x: Tensor) -> Continued:
         """Continue vectors (R, c) into the chain and apply ``S``."""
         b = self.scaled(x)
         chain = [-part for part in self.chain_solve(chain_from_rest(self.system, b))]
@@ -161,28 +161,28 @@ class Schur:
 class Diagonal:
     """Diagonal blocks ``M = T'HT + I`` of ``S``: preconditioner and control variate."""
 
-    def __init__(self, schur: Schur, unscaled: list[Any], blocks: list[Any]) -> None:
+    def __init__(self, schur: Schur, unscaled: list[Tensor], blocks: list[Tensor]) -> None:
         self._schur = schur
         self._unscaled = unscaled
         self.blocks = blocks
         self.inverses, log_dets = zip(*map(inverse_and_log_det, blocks), strict=True)
         self.log_det = float(sum(tf.reduce_sum(x) for x in log_dets))
 
-    def solve(self, x: Any) -> Any:
+    def solve(self, x: Tensor) -> Tensor:
         """``M^-1 x`` for vectors (R, c)."""
         return self._blockwise(self.inverses, x)
 
-    def times(self, x: Any) -> Any:
+    def times(self, x: Tensor) -> Tensor:
         """``M x``."""
         return self._blockwise(self.blocks, x)
 
-    def lacks(self, x: Continued) -> Any:
+    def lacks(self, x: Continued) -> Tensor:
         """``(M - S) x``, without cancellation where a variance is next to zero."""
         grams = list(map(_block_times, self._unscaled, self._schur.scaled(x.rest)))
         of_S = self._schur.split(x.gram)
         return self._schur.scaled_back([a - b for a, b in zip(grams, of_S, strict=True)])
 
-    def whitened(self, r: Any) -> Any:
+    def whitened(self, r: Tensor) -> Tensor:
         """``L'^-1 r`` with ``M = L L'``: of covariance ``M^-1`` where that of r is the identity."""
         parts = []
         for block, part in zip(self.blocks, self._schur.split(r), strict=True):
@@ -191,12 +191,12 @@ class Diagonal:
             parts.append(tf.transpose(solved, [1, 0, 2]))
         return self._schur.join(parts)
 
-    def _blockwise(self, blocks: Sequence[Any], x: Any) -> Any:
+    def _blockwise(self, blocks: Sequence[Tensor], x: Tensor) -> Tensor:
         parts = self._schur.split(x)
         return self._schur.join(list(map(_block_times, blocks, parts)))
 
 
-def eliminate(chain: tuple[EliminatedTerm, ...], T: list[Any]) -> Elimination:
+def eliminate(chain: tuple[EliminatedTerm, ...], T: list[Tensor]) -> Elimination:
     """Eliminate nested terms in turn; each stays block-diagonal."""
     own = [term.own for term in chain]
     links = [term.links for term in chain]
@@ -226,12 +226,12 @@ def eliminate(chain: tuple[EliminatedTerm, ...], T: list[Any]) -> Elimination:
     return Elimination(links, values, inverses, W, log_det)
 
 
-def _inherited(weights: Any, values: Any, crossing: Crossing, j: int, n_pairs: int) -> Any:
+def _inherited(weights: Tensor, values: Tensor, crossing: Crossing, j: int, n_pairs: int) -> Tensor:
     at_pairs = tf.gather(weights, crossing.levels, axis=-1)
     return segment_sum(matmul_transposed(at_pairs, values), crossing.positions[j], n_pairs)
 
 
-def block_diagonal(system: CouplingSystem, elimination: Elimination, i: int) -> Any:
+def block_diagonal(system: CouplingSystem, elimination: Elimination, i: int) -> Tensor:
     """Diagonal blocks (s, s, L) of one remaining term, ``H`` in ``M = T'HT + I``; unscaled."""
     own = system.rest[i].own
     for m, term in enumerate(system.chain):
@@ -241,32 +241,34 @@ def block_diagonal(system: CouplingSystem, elimination: Elimination, i: int) -> 
     return own
 
 
-def spherical(T: Any, blocks: Any) -> Any:
+def spherical(T: Tensor, blocks: Tensor) -> Tensor:
     """``T'HT + I`` level by level."""
     identity = tf.eye(blocks.shape[0], dtype=tf.float64)[:, :, None]
     return _scaled(T, blocks, T) + identity
 
 
-def _scaled(t: Any, blocks: Any, t_columns: Any) -> Any:
+def _scaled(t: Tensor, blocks: Tensor, t_columns: Tensor) -> Tensor:
     """``T' B T`` level by level."""
     return matmul_transposed(t[:, :, None], matmul(blocks, t_columns[:, :, None]))
 
 
-def _eliminated_part(values: Any, W: Any, levels: Any, columns: Any, n_levels: int) -> Any:
+def _eliminated_part(
+    values: Tensor, W: Tensor, levels: Tensor, columns: Tensor, n_levels: int
+) -> Tensor:
     """Sum ``V'WV`` over the pairs of each remaining level.
 
     In NumPy, since counting into bins takes a third of the time of TensorFlow's segment sums.
     """
     n_eliminated = W.shape[2]
 
-    def of_both(values: Any, W: Any) -> Any:
+    def of_both(values: Tensor, W: Tensor) -> Tensor:
         V, inner = np.asarray(values), np.asarray(W)
 
-        def at_values(outer: Any) -> Any:
+        def at_values(outer: Tensor) -> Tensor:
             turned = np.einsum("cap,abp->cbp", V, np.asarray(outer)[:, :, columns])
             return tf.constant(2.0 * np.einsum("cdp,dbp->cbp", inner[:, :, levels], turned))
 
-        def at_W(outer: Any) -> Any:
+        def at_W(outer: Tensor) -> Tensor:
             V_transposed = V.swapaxes(0, 1)
             blocks = np.asarray(outer)
             return tf.constant(_sum_over_pairs(V_transposed, blocks, columns, levels, n_eliminated))
@@ -274,11 +276,11 @@ def _eliminated_part(values: Any, W: Any, levels: Any, columns: Any, n_levels: i
         total = tf.constant(_sum_over_pairs(V, inner, levels, columns, n_levels))
         return total, at_values, at_W
 
-    def of_data(W: Any) -> Any:
+    def of_data(W: Tensor) -> Tensor:
         total, _, at_W = of_both(values, W)
         return total, at_W
 
-    def of_variables(values: Any, W: Any) -> Any:
+    def of_variables(values: Tensor, W: Tensor) -> Tensor:
         total, at_values, at_W = of_both(values, W)
         return total, lambda outer: (at_values(outer), at_W(outer))
 
@@ -303,7 +305,7 @@ def _sum_over_pairs(V: Array, blocks: Array, at: Index, to: Index, n_levels: int
     return total
 
 
-def gram_times(system: CouplingSystem, w: list[Any]) -> list[Any]:
+def gram_times(system: CouplingSystem, w: list[Tensor]) -> list[Tensor]:
     """``Z'WZ w``, unscaled, for vectors of every term."""
     n_chain = len(system.chain)
     chain, rest = w[:n_chain], w[n_chain:]
@@ -319,7 +321,7 @@ def gram_times(system: CouplingSystem, w: list[Any]) -> list[Any]:
     return on_chain + [a + b for a, b in on_rest]
 
 
-def chain_from_rest(system: CouplingSystem, b: list[Any]) -> list[Any]:
+def chain_from_rest(system: CouplingSystem, b: list[Tensor]) -> list[Tensor]:
     """``Z_c'W Z_r b`` for vectors of the remaining terms."""
     return [
         _sum_of_products([crossing.matrix for crossing in term.crossings], b, term)
@@ -327,7 +329,7 @@ def chain_from_rest(system: CouplingSystem, b: list[Any]) -> list[Any]:
     ]
 
 
-def rest_from_chain(system: CouplingSystem, b: list[Any]) -> list[Any]:
+def rest_from_chain(system: CouplingSystem, b: list[Tensor]) -> list[Tensor]:
     """``Z_r'W Z_c b`` for vectors of the chain."""
     return [
         _sum_of_products([term.crossings[i].transposed for term in system.chain], b, rest)
@@ -335,7 +337,7 @@ def rest_from_chain(system: CouplingSystem, b: list[Any]) -> list[Any]:
     ]
 
 
-def rest_gram(system: CouplingSystem, b: list[Any]) -> list[Any]:
+def rest_gram(system: CouplingSystem, b: list[Tensor]) -> list[Tensor]:
     """``Z_r'W Z_r b`` for vectors of the remaining terms."""
     out = [
         tf.zeros_like(part) if i in system.large else _block_times(term.own, part)
@@ -351,33 +353,33 @@ def rest_gram(system: CouplingSystem, b: list[Any]) -> list[Any]:
     return out
 
 
-def _sum_of_products(matrices: list[Any], b: list[Any], term: Any) -> Any:
+def _sum_of_products(matrices: list[Tensor], b: list[Tensor], term: Tensor) -> Tensor:
     """Sum of sparse matrices times vectors, as vectors of the term (s, L, c)."""
     products = [_product(matrix, joined(x)) for matrix, x in zip(matrices, b, strict=True)]
     return tf.reshape(tf.add_n(products), [*term.own.shape[1:], -1]) if products else 0.0
 
 
-def joined(x: Any) -> Any:
+def joined(x: Tensor) -> Tensor:
     """(s, L, c) as (s L, c)."""
     return tf.reshape(x, [x.shape[0] * x.shape[1], x.shape[2]])
 
 
-def _product(matrix: Any, x: Any) -> Any:
+def _product(matrix: Tensor, x: Tensor) -> Tensor:
     """Sparse matrix, or a dense one, (s_a L_a, s_b L_b) times vectors (s_b L_b, c)."""
     if matrix.dtype != tf.variant:
         return tf.matmul(matrix, x)
     return tf.raw_ops.SparseMatrixMatMul(a=matrix, b=x)
 
 
-def _block_times(blocks: Any, x: Any) -> Any:
+def _block_times(blocks: Tensor, x: Tensor) -> Tensor:
     """Blocks (a, b, L) times vectors (b, L, c), level by level."""
     return tf.add_n([blocks[:, b, :, None] * x[b][None] for b in range(blocks.shape[1])])
 
 
-def _block_transposed_times(blocks: Any, x: Any) -> Any:
+def _block_transposed_times(blocks: Tensor, x: Tensor) -> Tensor:
     return _block_times(tf.transpose(blocks, [1, 0, 2]), x)
 
 
-def _sum_by_parent(x: Any, parents: Any, n_parents: int) -> Any:
+def _sum_by_parent(x: Tensor, parents: Tensor, n_parents: int) -> Tensor:
     """Sum vectors (s, L, c) over the levels of each parent."""
     return tf.stack([tf.math.unsorted_segment_sum(part, parents, n_parents) for part in x])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .._arrays import Array
 from ..gram.crossproducts import CrossProducts
 from ..gram.layout import Layout, gram_matrix, oriented, parents_and_links, with_columns_of
-from .linalg import Pattern
+from .linalg import Pattern, Tensor
 
 CHUNK_ENTRIES = 2**23  # entries of a dense intermediate product: 64 MiB
 
@@ -40,15 +40,15 @@ class ChainBlocks(NamedTuple):
         `levels` and `columns` as a sparse matrix; empty where no factor is in the corner.
     """
 
-    own: Any
-    fixed: Any
-    parents: tuple[Any, ...]
-    links: tuple[Any, ...]
-    values: Any
-    levels: Any
-    columns: Any
-    positions: tuple[Any, ...]
-    pattern: Any
+    own: Tensor
+    fixed: Tensor
+    parents: tuple[Tensor, ...]
+    links: tuple[Tensor, ...]
+    values: Tensor
+    levels: Tensor
+    columns: Tensor
+    positions: tuple[Tensor, ...]
+    pattern: Tensor
 
 
 class Raw(NamedTuple):
@@ -70,13 +70,13 @@ class Raw(NamedTuple):
         ``F'PF`` of the working vectors.
     """
 
-    v: tuple[Any, ...]
-    N: tuple[Any, ...]
-    beta: Any
-    remainder: Any
-    log_det: Any
-    information: Any
-    beta_cov: Any
+    v: tuple[Tensor, ...]
+    N: tuple[Tensor, ...]
+    beta: Tensor
+    remainder: Tensor
+    log_det: Tensor
+    information: Tensor
+    beta_cov: Tensor
 
 
 class EliminationSystem(NamedTuple):
@@ -97,10 +97,10 @@ class EliminationSystem(NamedTuple):
     """
 
     chain: tuple[ChainBlocks, ...]
-    corner: Any
-    rest_sizes: Any
-    units: tuple[Any, ...]
-    n_determinant: Any
+    corner: Tensor
+    rest_sizes: Tensor
+    units: tuple[Tensor, ...]
+    n_determinant: Tensor
 
 
 def to_tensors(crossproducts: CrossProducts, layout: Layout, *, reml: bool) -> EliminationSystem:
@@ -157,7 +157,7 @@ def _chain_blocks(
     chain: tuple[int, ...],
     feature_blocks: tuple[int, ...],
     m: int,
-    pairs: list[Any],
+    pairs: list[Tensor],
     R: int,
 ) -> ChainBlocks:
     term = crossproducts.terms[chain[m]]
@@ -209,7 +209,7 @@ def _pattern(
 def shapes(system: EliminationSystem) -> EliminationSystem:
     """Shapes with every data-dependent length left open, so that one trace serves all data."""
 
-    def spec(tensor: Any, *fixed: int) -> Any:
+    def spec(tensor: Tensor, *fixed: int) -> Tensor:
         shape = [size if axis in fixed else None for axis, size in enumerate(tensor.shape)]
         return tf.TensorSpec(shape, tensor.dtype)
 

@@ -342,7 +342,7 @@ def _is_partial_covariance(matrix: NDArray[Any]) -> bool:
     return bool(np.all(lost)) and _is_covariance(matrix[np.ix_(known, known)])
 
 
-ANY = _Range("numbers", lambda x: True)
+ANY = _Range("numbers", lambda _: True)
 FINITE = _Range("finite", np.isfinite)
 NOT_NEGATIVE = _Range("zero or positive", lambda x: x >= 0)
 KNOWN_OR_NAN = _Range("zero, positive or NaN", lambda x: np.isnan(x) | (x >= 0))

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..evidence.criterion import deviance
 from ..evidence.freedom import Freedom
-from ..evidence.loop import Iteration, Optimum, estimate_variances
+from ..evidence.loop import Iteration, Optimum, Stopping, estimate_variances
 from ..evidence.newton import StandardErrors, gradient_noise, standard_errors
 from ..evidence.restarts import other_starts
 from ..evidence.solution import Engine, MonteCarlo, PenalizedSolution, Variances
@@ -59,8 +59,7 @@ def estimate_with(
             start,
             freedom,
             method=options.method,
-            max_iter=options.max_iter,
-            tol=options.tol,
+            stopping=Stopping(options.max_iter, options.tol),
             report=report,
         )
 

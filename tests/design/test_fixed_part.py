@@ -195,7 +195,7 @@ DEPENDENT = {
 
 @in_both_containers
 @with_and_without_intercept
-@pytest.mark.parametrize("column, candidates", DEPENDENT.values(), ids=DEPENDENT)
+@pytest.mark.parametrize(("column", "candidates"), DEPENDENT.values(), ids=DEPENDENT)
 def test_dependent_columns_are_dropped_and_named(
     data, column, candidates, fit_intercept, container
 ):

@@ -36,7 +36,7 @@ def weights(rng):
 
 
 @pytest.mark.parametrize("diagonal", [False, True])
-@pytest.mark.parametrize("n_slopes, intercept", [(0, True), (1, True), (3, True), (1, False)])
+@pytest.mark.parametrize(("n_slopes", "intercept"), [(0, True), (1, True), (3, True), (1, False)])
 def test_transform_undoes_scaling_and_centring(rng, codes, weights, n_slopes, intercept, diagonal):
     slopes = 40.0 * rng.normal(loc=[5.0, 0.0, -300.0][:n_slopes], size=(30, n_slopes))
     term = make_term(

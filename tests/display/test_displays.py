@@ -119,7 +119,8 @@ def assert_readable(ax):
     assert name.x0 >= ax.figure.bbox.x0 - 1.0
     for text in (ax.xaxis.label, ax.yaxis.label):
         box, figure = text.get_window_extent(), ax.figure.bbox
-        assert box.x0 >= figure.x0 - 1.0 and box.x1 <= figure.x1 + 1.0
+        assert box.x0 >= figure.x0 - 1.0
+        assert box.x1 <= figure.x1 + 1.0
 
 
 def segments_of(errorbar):
@@ -312,7 +313,8 @@ def test_outliers_leave_the_rest_visible(crossed):
     for (low, high), column in zip(
         (display.ax_.get_xlim(), display.ax_.get_ylim()), effects.T, strict=True
     ):
-        assert low <= column.min() and column.max() <= high
+        assert low <= column.min()
+        assert column.max() <= high
         assert high - low < 10 * np.ptp(column)
     assert np.ptp(display.unpooled[:, 0][np.isfinite(display.unpooled[:, 0])]) > 100
 
@@ -646,7 +648,8 @@ def test_profiles_in_small_axes(kind):
         figure.canvas.draw()
     for ax in axes:
         box, name = ax.get_tightbbox(), ax.xaxis.label.get_window_extent()
-        assert name.x0 >= box.x0 - 1.0 and name.x1 <= box.x1 + 1.0
+        assert name.x0 >= box.x0 - 1.0
+        assert name.x1 <= box.x1 + 1.0
 
 
 @pytest.mark.slow
@@ -750,7 +753,8 @@ def test_convergence_by_way_of_an_infinite_criterion():
     display.figure_.canvas.draw()
     assert np.isnan(display.criterion_line_.get_ydata()[0])
     low, high = display.axes_[0].get_ylim()
-    assert low < -1e-3 and high > 10.0
+    assert low < -1e-3
+    assert high > 10.0
     assert display.axes_[1].get_yscale() == "symlog"
 
 
@@ -765,4 +769,5 @@ def test_legends_of_odd_and_many_names(n):
     legend = ax.get_legend()
     assert len(legend.get_texts()) == n
     box, inside = legend.get_window_extent(), ax.get_window_extent()
-    assert box.y0 >= inside.y0 and box.width <= inside.width
+    assert box.y0 >= inside.y0
+    assert box.width <= inside.width

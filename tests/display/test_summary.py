@@ -458,7 +458,9 @@ def test_html_has_the_cells_of_the_text():
 def test_html_is_semantic_and_self_contained():
     seen = page(SLEEPSTUDY)
     assert seen.open == []
-    assert set(seen.tags) == set("div style table caption thead tbody tr th td".split())
+    assert set(seen.tags) == set(
+        ["div", "style", "table", "caption", "thead", "tbody", "tr", "th", "td"]
+    )
     assert seen.tags["caption"] == seen.tags["table"] == 3
     assert seen.scopes.total() == seen.tags["th"]
     assert set(seen.scopes) == {"row", "col"}
@@ -500,7 +502,7 @@ def test_rows_of_html():
         [("th", title) for title in FIXED_TITLES],
         [
             ("th", "(Intercept)"),
-            *(("td", c) for c in "251.405 6.825 17.0 36.838 &lt;2e-16".split()),
+            *(("td", c) for c in ["251.405", "6.825", "17.0", "36.838", "&lt;2e-16"]),
         ],
-        [("th", "Days"), *(("td", c) for c in "10.467 1.546 17.0 6.771 3.26e-06".split())],
+        [("th", "Days"), *(("td", c) for c in ["10.467", "1.546", "17.0", "6.771", "3.26e-06"])],
     ]

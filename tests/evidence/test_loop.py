@@ -16,7 +16,7 @@ from sklearn_mackay.covariances.matrices import matrix_root, null_directions
 from sklearn_mackay.covariances.structures import FULL
 from sklearn_mackay.design.terms import Term
 from sklearn_mackay.evidence.freedom import Freedom
-from sklearn_mackay.evidence.loop import Optimum, estimate_variances, relative_change
+from sklearn_mackay.evidence.loop import Optimum, Stopping, estimate_variances, relative_change
 from sklearn_mackay.evidence.solution import Variances
 
 TOL = 1e-7  # the estimator's default, in units of the deviance
@@ -81,8 +81,7 @@ def estimate(
         start or default_start(problem),
         freedom or problem.freedom(reml=reml),
         method=method,
-        max_iter=max_iter,
-        tol=tol,
+        stopping=Stopping(max_iter, tol),
         report=report,
     )
 
@@ -312,7 +311,7 @@ def closed_form(problem: Problem) -> tuple[float, float, float]:
 
 @pytest.mark.parametrize("method", ["reml", "mackay"])
 @pytest.mark.parametrize("F", [0.0, 0.1, 0.9, 1.2, 3.0, 40.0])
-@pytest.mark.parametrize("k, m", [(2, 24), (6, 5), (20, 2)])
+@pytest.mark.parametrize(("k", "m"), [(2, 24), (6, 5), (20, 2)])
 def test_balanced_one_way_closed_form(rng, k, m, F, method):
     problem = with_ratio(one_way(rng, k, m, 0.5), F)
     tol = TIGHT if method == "reml" else 1e-10
@@ -349,7 +348,7 @@ def test_a_flat_boundary_is_either_side_of_zero(rng):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("k, m, rho", [(6, 5, 0.0), (6, 5, 0.1), (10, 5, 0.1), (10, 5, 0.25)])
+@pytest.mark.parametrize(("k", "m", "rho"), [(6, 5, 0.0), (6, 5, 0.1), (10, 5, 0.1), (10, 5, 0.25)])
 def test_probability_of_a_zero_variance(k, m, rho):
     n_runs = 300
     zeros = 0
@@ -475,7 +474,7 @@ def test_only_sigma2_is_free():
 # The quick method
 
 
-@pytest.mark.parametrize("F, survives", [(3.5, False), (4.5, True), (12.0, True)])
+@pytest.mark.parametrize(("F", "survives"), [(3.5, False), (4.5, True), (12.0, True)])
 def test_quick_method_has_the_fixed_point_of_its_threshold(rng, F, survives):
     k, m, sigma2 = 12, 4, 1.3
     problem = one_way(rng, k, m, 1.0)
@@ -596,8 +595,7 @@ def test_an_engine_that_fails_on_the_way_is_survived(rng):
         default_start(problem),
         problem.freedom(),
         method="reml",
-        max_iter=200,
-        tol=TOL,
+        stopping=Stopping(200, TOL),
     )
     assert fit.solution.finite
     assert fit.converged
@@ -618,8 +616,7 @@ def estimate_with_failing_engine(problem: Problem, n_solved: int, *, method: str
         default_start(problem),
         problem.freedom(reml=method != "ml"),
         method=method,
-        max_iter=20,
-        tol=TOL,
+        stopping=Stopping(20, TOL),
     )
 
 

@@ -22,7 +22,7 @@ from sklearn_mackay.design.terms import Term
 from sklearn_mackay.evidence.boundary import drop_vanished, release, steepest_release
 from sklearn_mackay.evidence.fixed_points import mackay_update, mm_update, quick_update
 from sklearn_mackay.evidence.freedom import Freedom
-from sklearn_mackay.evidence.loop import estimate_variances
+from sklearn_mackay.evidence.loop import Stopping, estimate_variances
 from sklearn_mackay.evidence.newton import (
     LEAST_CORRECTION,
     LONGEST_LOG_STEP,
@@ -255,7 +255,7 @@ def test_updates_follow_a_common_factor_of_all_variances(rng, structure, factor)
             assert_close(there, here)
 
 
-@pytest.mark.parametrize("update, power", [(mackay_update, 1.0), (mm_update, 0.5)])
+@pytest.mark.parametrize(("update", "power"), [(mackay_update, 1.0), (mm_update, 0.5)])
 @pytest.mark.parametrize("informative", [0, 1])
 @pytest.mark.parametrize("diagonal", [False, True])
 def test_coefficients_whose_columns_are_zero(rng, diagonal, informative, update, power):
@@ -729,8 +729,7 @@ def test_standard_errors_of_a_balanced_layout(rng):
         start,
         problem.freedom(),
         method="reml",
-        max_iter=50,
-        tol=1e-14,
+        stopping=Stopping(50, 1e-14),
     )
     sigma2, tau2 = fit.solution.variances.sigma2, float(fit.solution.variances.Sigma[0][0, 0])
     within, between = sigma2, sigma2 + m * tau2

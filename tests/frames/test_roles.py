@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.compose import make_column_selector
 from tables import COLUMNS, FRAMES, pd, pl
 
+from sklearn_mackay import MacKayMixedRegressor
 from sklearn_mackay.frames.roles import FactorColumns, resolve_columns, resolve_roles
 from sklearn_mackay.frames.tables import read_table
 
@@ -20,14 +21,10 @@ def table_of(X):
 
 
 def roles_of(X, groups=None, random_slopes=None, fixed_features=None, array_factors=()):
-    return resolve_roles(
-        table_of(X),
-        X,
-        groups=groups,
-        random_slopes=random_slopes,
-        fixed_features=fixed_features,
-        array_factors=array_factors,
-    )
+    parameters = MacKayMixedRegressor(
+        groups, random_slopes=random_slopes, fixed_features=fixed_features
+    ).get_params(deep=False)
+    return resolve_roles(table_of(X), X, parameters, array_factors)
 
 
 @pytest.mark.parametrize("frame", FRAMES)

@@ -153,7 +153,7 @@ def test_kernel_equals_dense_algebra(rng, structure, p, weighted, reml, prepare)
 
 @by_engine
 @by_criterion
-@pytest.mark.parametrize("n_penalized, p", [(1, 1), (2, 2), (3, 5)])
+@pytest.mark.parametrize(("n_penalized", "p"), [(1, 1), (2, 2), (3, 5)])
 @pytest.mark.parametrize("name", ["1 crossed, 2 coefficients", "nested and crossed"])
 def test_ridge_penalised_columns(rng, name, n_penalized, p, reml, prepare):
     problem = random_problem(rng, p=p, n_penalized=n_penalized, weighted=True, **STRUCTURES[name])
@@ -456,7 +456,7 @@ def corner_of(rng, C):
     return A @ A.T
 
 
-@pytest.mark.parametrize("C, n_determinant", [(0, 0), (1, 0), (1, 1), (6, 0), (6, 4), (6, 6)])
+@pytest.mark.parametrize(("C", "n_determinant"), [(0, 0), (1, 0), (1, 1), (6, 0), (6, 4), (6, 6)])
 def test_tensorflow_factorises_the_corner_as_lapack_does(rng, C, n_determinant):
     corner = corner_of(rng, C)
     arguments = tf.constant(corner), tf.constant(n_determinant)

@@ -62,9 +62,12 @@ def test_what_others_write_meanwhile_is_passed_on(capfd):
 
 
 def test_all_is_passed_on_if_loading_fails(capfd):
-    with pytest.raises(ImportError), loading.without_log_lines():
+    def fails():
         os.write(2, NOISE + ANOTHERS)
         raise ImportError
+
+    with pytest.raises(ImportError), loading.without_log_lines():
+        fails()
     assert capfd.readouterr().err.encode() == NOISE + ANOTHERS
 
 

@@ -281,6 +281,21 @@ def test_what_does_not_fit_together_is_refused(document, path, value, message):
         MacKayMixedRegressor.from_json(json.dumps(document))
 
 
+def read_or_refused(text):
+    """A fit from its text, or why not."""
+    try:
+        return MacKayMixedRegressor.from_json(text), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+def predicted_or_refused(model, rows):
+    try:
+        return model.predict(rows), ""
+    except ValueError as error:
+        return None, str(error)
+
+
 def leaves(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Paths of all that is no list and no object."""
     items = node.items() if isinstance(node, dict) else enumerate(node)
@@ -446,18 +461,17 @@ def test_a_damaged_text_is_refused_or_predicts_numbers(document, frame):
             for key in path[:-1]:
                 node = node[key]
             node[path[-1]] = value
-            try:
-                read = MacKayMixedRegressor.from_json(json.dumps(damaged))
-            except ValueError as error:
-                assert str(error).startswith("This text is no model to be read: ")
+            read, reason = read_or_refused(json.dumps(damaged))
+            if read is None:
+                assert reason.startswith("This text is no model to be read: ")
                 refused += 1
                 continue
-            try:
-                # A slope of 1e308 is a number, but its product with a column may overflow.
-                with np.errstate(over="ignore" if value == 1e308 else "warn"):
-                    predicted = read.predict(rows)
-                assert not np.any(np.isnan(predicted))
-                assert value == 1e308 or np.all(np.isfinite(predicted))
-            except ValueError as error:  # a parameter of predict, or the name of a column
-                assert str(error)
+            # A slope of 1e308 is a number, but its product with a column may overflow.
+            with np.errstate(over="ignore" if value == 1e308 else "warn"):
+                predicted, reason = predicted_or_refused(read, rows)
+            if predicted is None:  # a parameter of predict, or the name of a column
+                assert reason
+                continue
+            assert not np.any(np.isnan(predicted))
+            assert value == 1e308 or np.all(np.isfinite(predicted))
     assert refused > 2 * len(paths)
