@@ -11,6 +11,7 @@ CREATED := $(VENV)/.created
 INSTALLED := $(VENV)/.installed
 INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLED_DOCS := $(VENV)/.installed-docs
+INSTALLED_TYPES := $(VENV)/.installed-types
 
 PEERS := .venv-peers
 INTEROP := .venv-interop
@@ -70,7 +71,7 @@ lint: $(INSTALLED_TEST)  ## look for faults and for files that are not formatted
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(INSTALLED_TEST)  ## check the type annotations of the package
+types: $(INSTALLED_TYPES)  ## check the type annotations of the package
 	$(BIN)/mypy
 
 check: test lint types  ## run the tests, look for faults and check the types
@@ -114,6 +115,10 @@ $(INSTALLED): $(CREATED) setup.cfg pyproject.toml
 
 $(INSTALLED_TEST): $(INSTALLED)
 	$(PIP_INSTALL) --editable '.[test]'
+	@touch $@
+
+$(INSTALLED_TYPES): $(INSTALLED_TEST)
+	$(PIP_INSTALL) --editable '.[types]'
 	@touch $@
 
 $(INSTALLED_DOCS): $(INSTALLED)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
 Array: TypeAlias = NDArray[np.float64]
 Index: TypeAlias = NDArray[np.int32]
 Matrix: TypeAlias = Any  # numbers by row and column, dense (ndarray) or sparse (SciPy's CSR)
 
+Sparse: TypeAlias = "sparse.csr_array"
+
 FEW_COLUMNS = 8  # in which reducing column by column is several times faster
 BLOCK_ENTRIES = 2**22  # of rows taken at once, 32 MiB
+
+
+def is_sparse(matrix: Matrix) -> TypeIs[sparse.csr_array]:
+    """Whether a matrix is one of SciPy's, and not an array."""
+    return bool(sparse.issparse(matrix))
 
 
 def row_blocks(n_rows: int, n_columns: int = 4, n_entries: int | None = None) -> list[slice]:
@@ -43,11 +53,11 @@ def root_mean_square(columns: Array, weights: Array) -> Array:
 
 def row_scaled(matrix: Matrix, weights: Array) -> Matrix:
     """``W matrix``, dense or sparse as it comes."""
-    if sparse.issparse(matrix):
+    if is_sparse(matrix):
         return matrix.multiply(weights[:, None]).tocsr()
     return matrix * weights[:, None]
 
 
 def to_dense(matrix: Matrix) -> Array:
     """A sparse or dense matrix as an array."""
-    return np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix)
+    return np.asarray(matrix.toarray() if is_sparse(matrix) else matrix)

@@ -283,7 +283,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def __init__(  # noqa: PLR0913
         self,
-        groups: Any = None,
+        groups: object = None,
         *,
         random_slopes: Mapping[Any, Any] | None = None,
         covariance: Covariance | Mapping[Any, Covariance] = "full",
@@ -329,7 +329,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.verbose = verbose
 
     def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+        self, X: object, y: object, sample_weight: object = None, groups: object = None
     ) -> MacKayMixedRegressor:
         """Estimate variances, then fixed effects and random effects at these variances.
 
@@ -424,24 +424,29 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     @overload
     def predict(
         self,
-        X: Any,
-        groups: Any = ...,
+        X: object,
+        groups: object = ...,
         *,
         return_std: Literal[False] = ...,
         effects: Effects | None = ...,
     ) -> Array: ...
     @overload
     def predict(
-        self, X: Any, groups: Any = ..., *, return_std: Literal[True], effects: Effects | None = ...
+        self,
+        X: object,
+        groups: object = ...,
+        *,
+        return_std: Literal[True],
+        effects: Effects | None = ...,
     ) -> tuple[Array, Array]: ...
     @overload
     def predict(
-        self, X: Any, groups: Any = ..., *, return_std: bool, effects: Effects | None = ...
+        self, X: object, groups: object = ..., *, return_std: bool, effects: Effects | None = ...
     ) -> Array | tuple[Array, Array]: ...
     def predict(
         self,
-        X: Any,
-        groups: Any = None,
+        X: object,
+        groups: object = None,
         *,
         return_std: bool = False,
         effects: Effects | None = None,
@@ -502,8 +507,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def predict_interval(
         self,
-        X: Any,
-        groups: Any = None,
+        X: object,
+        groups: object = None,
         *,
         level: float = 0.95,
         kind: PredictionKind = "prediction",
@@ -557,7 +562,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         mean = self._predictor.mean(rows)
         return np.stack([mean - width, mean + width], axis=-1)
 
-    def predict_components(self, X: Any, groups: Any = None) -> dict[str, Array]:
+    def predict_components(self, X: object, groups: object = None) -> dict[str, Array]:
         """Predict the parts that the mean of y is the sum of.
 
         Parameters
@@ -588,7 +593,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return self._predictor.parts(self._read_rows(X, groups, None))
 
     def sample_y(
-        self, X: Any, n_samples: int = 1, random_state: Any = 0, *, groups: Any = None
+        self, X: object, n_samples: int = 1, random_state: Any = 0, *, groups: object = None
     ) -> Array:
         """Draw new responses from the model, all rows together.
 
@@ -947,7 +952,9 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         std = [float(np.sqrt(m.variance(m.rows(fixed, blocks))[0])) for m in self._models]
         return np.array(std) if self._has_outputs else std[0]
 
-    def loo_predict(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> HeldOut:
+    def loo_predict(
+        self, X: object, y: object, sample_weight: object = None, groups: object = None
+    ) -> HeldOut:
         """Predict each row by a model that did not see it, from one factorisation.
 
         The variances stay as fitted; everything else is as if each row in turn were left out:
@@ -988,7 +995,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return self._hold_out(X, y, sample_weight, groups, lambda _: None)
 
     def logo_predict(
-        self, X: Any, y: Any, factor: str, sample_weight: Any = None, groups: Any = None
+        self, X: object, y: object, factor: str, sample_weight: object = None, groups: object = None
     ) -> HeldOut:
         """Predict the rows of each level of a factor by a model that did not see that level.
 
@@ -1026,13 +1033,13 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def cv_predict(
         self,
-        X: Any,
-        y: Any,
-        cv: Any = 5,
-        sample_weight: Any = None,
-        groups: Any = None,
+        X: object,
+        y: object,
+        cv: object = 5,
+        sample_weight: object = None,
+        groups: object = None,
         *,
-        split_groups: Any = None,
+        split_groups: object = None,
     ) -> HeldOut:
         """Predict the rows of each fold by a model that did not see the fold.
 
@@ -1072,16 +1079,16 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         check_in_memory(y, "y")
         folds = [np.asarray(test) for _, test in check_cv(cv).split(X, y, split_groups)]
         rows = np.concatenate([np.zeros(0, dtype=np.intp), *folds])
-        if not np.array_equal(np.sort(rows), np.arange(len(y))):
+        if not np.array_equal(np.sort(rows), np.arange(np.shape(np.asarray(y))[0])):
             raise ValueError("The folds of `cv` must hold every row exactly once.")
         return self._hold_out(X, y, sample_weight, groups, lambda _: folds)
 
     def _hold_out(
         self,
-        X: Any,
-        y: Any,
-        sample_weight: Any,
-        groups: Any,
+        X: object,
+        y: object,
+        sample_weight: object,
+        groups: object,
         folds_of: Callable[[NewRows], Folds | None],
     ) -> HeldOut:
         """Refit at the fitted variances, then leave out fold after fold, or row after row."""
@@ -1089,8 +1096,9 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self._require_errors()
         self._require_labels(groups)
         check_in_memory(y, "y")
-        if np.ndim(y) != 1:
-            raise ValueError(f"This needs y of shape (n_samples,), got {np.shape(y)}.")
+        shape = np.asarray(y).shape
+        if len(shape) != 1:
+            raise ValueError(f"This needs y of shape (n_samples,), got {shape}.")
         twin = clone(self).set_params(
             fixed_variances=self.variance_components_,
             initial_variances=None,
@@ -1110,10 +1118,10 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _leave_out(
         self,
-        X: Any,
-        y: Any,
-        sample_weight: Any,
-        groups: Any,
+        X: object,
+        y: object,
+        sample_weight: object,
+        groups: object,
         folds_of: Callable[[NewRows], Folds | None],
     ) -> HeldOut:
         """Predict the rows of this fit without their folds."""
@@ -1559,7 +1567,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             mc_error=self.log_likelihood_mc_error_,
         )
 
-    def _require_labels(self, groups: Any) -> None:
+    def _require_labels(self, groups: object) -> None:
         if groups is None and self._roles.has_array_factors:
             raise ValueError(
                 "This model was fitted with `fit(X, y, groups=...)`: give `groups` too."
@@ -1612,7 +1620,9 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             beside_blocks=bool(self._roles.blocks),
         )
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
+    def score(
+        self, X: object, y: object, sample_weight: object = None, groups: object = None
+    ) -> float:
         """Coefficient of determination of the prediction, ``1 - RSS / TSS``.
 
         Parameters
@@ -1715,7 +1725,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             f"{why_not_kept(self.store_covariance, self.solver_)}"
         )
 
-    def _read_rows(self, X: Any, groups: Any, effects: Any) -> NewRows:
+    def _read_rows(self, X: object, groups: object, effects: object) -> NewRows:
         check_is_fitted(self)
         table = read_table(self, X, reset=False)
         chosen = choose_factors(self.effects if effects is None else effects, self.groups_)

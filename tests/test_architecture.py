@@ -136,12 +136,14 @@ MODULES = {
         "profiles": {"coordinates", "curvature", "intervals", "parameters", "quantiles"},
     },
     "display": {
-        "convergence": {"axes", "unpooled"},
-        "effects": {"axes", "unpooled"},
-        "profile": {"axes", "unpooled"},
+        "unpooled": {"reading"},
+        "convergence": {"axes", "reading"},
+        "effects": {"axes", "reading", "unpooled"},
+        "profile": {"axes", "reading"},
         "summary": {"tables"},
     },
 }
+
 PUBLIC_MODULES = ("datasets", "results")  # beside the package itself
 
 

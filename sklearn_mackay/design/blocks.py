@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, sparse
+from scipy import linalg
 
-from .._arrays import Array, Matrix, row_blocks, to_dense
+from .._arrays import Array, Matrix, is_sparse, row_blocks, to_dense
 from .weighted import WeightedRows
 
 NEGLIGIBLE = 1e-14  # eigenvalue relative to the largest that is rounding
@@ -67,7 +67,7 @@ class Block:
         """Some rows of the columns that cross-products are taken of; sparse where they are."""
         if self.principal is not None:
             return self.principal[rows]
-        if sparse.issparse(self.columns):
+        if is_sparse(self.columns):
             return self.columns[rows] / self.scale
         return (self.columns[rows] - self.center) / self.scale
 
@@ -117,7 +117,7 @@ def make_block(columns: Matrix, rows: WeightedRows, *, centered: bool) -> Block 
     center, constant = np.zeros(p), _constant_columns(columns)
     if centered and np.all(constant):
         return None
-    if centered and p and (is_dual or not sparse.issparse(columns)):
+    if centered and p and (is_dual or not is_sparse(columns)):
         center = rows.mean(columns)
         # The mean of equal numbers may be another in its last place.
         center[constant] = to_dense(columns[:1])[0, constant]
@@ -143,7 +143,7 @@ def _constant_columns(columns: Matrix) -> NDArray[np.bool_]:
 
 def _gram_of_rows(columns: Matrix, center: Array, rows: WeightedRows) -> Array:
     """``ZZ'`` of the centred columns; dense ones are centred first, some at a time."""
-    if not sparse.issparse(columns):
+    if not is_sparse(columns):
         n, p = columns.shape
         pieces = (columns[:, some] - center[some] for some in row_blocks(p, n))
         return np.asarray(sum((piece @ piece.T for piece in pieces), np.zeros((n, n))))

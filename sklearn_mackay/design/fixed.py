@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse
 
-from .._arrays import Array, Matrix, largest_entry, to_dense
+from .._arrays import Array, Matrix, is_sparse, largest_entry, to_dense
 from .terms import CONSTANT
 from .weighted import WeightedRows, unweighted_root_mean_square
 
@@ -71,7 +71,7 @@ def center_columns(X: Matrix, rows: WeightedRows, *, fit_intercept: bool) -> tup
         What was subtracted.
     """
     center = np.zeros(X.shape[1])
-    if sparse.issparse(X):
+    if is_sparse(X):
         return X, center
     if fit_intercept and X.shape[1]:
         center = rows.mean(X)
@@ -107,12 +107,12 @@ def build_fixed_part(
     FixedPart
     """
     p = columns.shape[1]
-    is_sparse = sparse.issparse(columns)
-    scale = unweighted_root_mean_square(columns) if is_sparse else rows.root_mean_square(columns)
+    on_sparse = is_sparse(columns)
+    scale = unweighted_root_mean_square(columns) if on_sparse else rows.root_mean_square(columns)
     kept, condition = np.arange(p), 1.0
     if alpha > 0:
         basis, log_det = np.diag(1.0 / scale), 0.0
-    elif is_sparse:
+    elif on_sparse:
         kept, condition = _independent_sparse(columns, scale, rows, fit_intercept)
         basis = np.diag(1.0 / scale)[:, kept]
         log_det = -float(np.sum(np.log(scale[kept])))
@@ -145,7 +145,7 @@ def least_norm_fixed_part(
         No column is dropped.
     """
     rank = columns.shape[1] - len(fixed.dropped)
-    if sparse.issparse(columns):
+    if is_sparse(columns):
         dense = to_dense(columns)
         center = rows.average(dense) * fixed.has_intercept
         columns = _centered(dense, center, rows)
@@ -165,11 +165,14 @@ def _in_basis(
     """Internal columns, their penalty, and the map to the user's coefficients."""
     # alpha |coef|^2 with coef = basis @ beta; basis is diagonal wherever alpha is positive.
     penalty = alpha * np.sum(basis**2, axis=0)
-    X = columns @ (sparse.csr_array(basis) if sparse.issparse(columns) else basis)
+    X = columns @ (sparse.csr_array(basis) if is_sparse(columns) else basis)
     to_coefficients = np.vstack([-center @ basis, basis])
     if fit_intercept:
         one = np.ones((columns.shape[0], 1))
-        X = sparse.hstack([X, one], format="csr") if sparse.issparse(X) else np.hstack([X, one])
+        if is_sparse(X):
+            X = sparse.hstack([X, sparse.csr_array(one)], format="csr")
+        else:
+            X = np.hstack([X, one])
         penalty = np.append(penalty, 0.0)
         to_coefficients = np.column_stack([to_coefficients, np.eye(len(basis) + 1)[0]])
     return X, penalty, to_coefficients

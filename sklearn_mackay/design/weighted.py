@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import sparse
 from scipy.sparse.linalg import norm as sparse_norm
 
-from .._arrays import Array, Matrix, root_mean_square, row_blocks, row_scaled, to_dense
+from .._arrays import Array, Matrix, is_sparse, root_mean_square, row_blocks, row_scaled, to_dense
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class WeightedRows:
         total = 0.0
         for rows in row_blocks(*columns.shape):
             weights, piece = self.weights[rows], columns[rows]
-            if sparse.issparse(piece):
+            if is_sparse(piece):
                 total += float(np.sum(weights @ piece.multiply(piece)))
             else:
                 centered = piece - center

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._arrays import Array
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis, XAxis, YAxis
 
 GREY = "0.6"
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
@@ -33,14 +37,6 @@ def check_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
 
 
-def names_of_coefficients(estimator: Any, factor: str) -> tuple[str, ...]:
-    """Names of a factor's coefficients, "intercept" first if it varies by level."""
-    names: dict[str, tuple[str, ...]] = {
-        columns.name: columns.coefficient_names for columns in estimator._roles.factors
-    }
-    return names[factor]
-
-
 def span_without_outliers(unpooled: Array, shrunken: Array) -> tuple[float, float]:
     """Range with a margin of shrunken effects, zero, and estimates within Tukey's outer fences."""
     low, high = np.quantile(unpooled, [0.25, 0.75])
@@ -58,7 +54,7 @@ def as_columns(values: Any) -> Array:
     return array[:, np.newaxis] if array.ndim == 1 else array
 
 
-def make_axes(ax: Any, n: int = 1, *, rows_of_text: int = 0) -> NDArray[Any]:
+def make_axes(ax: Axes, n: int = 1, *, rows_of_text: int = 0) -> NDArray[Any]:
     """Return the user's axes, or new ones with room for rows of labels."""
     if ax is not None:
         return given_axes(ax, n)
@@ -75,7 +71,7 @@ def make_axes(ax: Any, n: int = 1, *, rows_of_text: int = 0) -> NDArray[Any]:
     return np.asarray(grid.ravel()[:n])
 
 
-def given_axes(ax: Any, n: int) -> NDArray[Any]:
+def given_axes(ax: Axes, n: int) -> NDArray[Any]:
     """The axes that a user gave, as many as there is something to draw."""
     axes: NDArray[Any] = np.asarray(ax, dtype=object).ravel()
     if len(axes) != n:
@@ -91,12 +87,12 @@ def font_size() -> float:
     return float(FontProperties(size=mpl.rcParams["ytick.labelsize"]).get_size_in_points())
 
 
-def in_points(ax: Any, pixels: float) -> float:
+def in_points(ax: Axes, pixels: float) -> float:
     """A length in pixels of a figure in points."""
     return float(pixels * POINTS_PER_INCH / ax.figure.dpi)
 
 
-def _room_for_labels(ax: Any) -> float:
+def _room_for_labels(ax: Axes) -> float:
     """Points for tick labels left of axes: to what stands there, unless a layout makes room."""
     box = ax.get_window_extent()
     if ax.figure.get_layout_engine() is not None:
@@ -109,7 +105,7 @@ def _room_for_labels(ax: Any) -> float:
     return in_points(ax, box.x0 - max(edges)) - BESIDE_LABELS
 
 
-def label_rows(ax: Any, positions: NDArray[Any], labels: Sequence[str]) -> bool:
+def label_rows(ax: Axes, positions: NDArray[Any], labels: Sequence[str]) -> bool:
     """Label positions on the y axis; whether the labels can be read."""
     height = in_points(ax, ax.get_window_extent().height) / (len(labels) + 1)
     room = _room_for_labels(ax)
@@ -126,13 +122,15 @@ def label_rows(ax: Any, positions: NDArray[Any], labels: Sequence[str]) -> bool:
     return True
 
 
-def name_axis(axis: Any, text: str) -> None:
+def name_axis(axis: XAxis | YAxis, text: str) -> None:
     """Label an axis, no longer than it is; in two lines where a layout makes room for them."""
     is_laid_out = axis.axes.figure.get_layout_engine() is not None
     n_lines = 2 if is_laid_out else 1
     box, share = axis.axes.get_window_extent(), SHARE_LAID_OUT if is_laid_out else 1.0
     length = in_points(axis.axes, share * box.width if axis.axis_name == "x" else box.height)
-    n_characters = max(int(length / (CHARACTER_WIDTH * axis.label.get_size())), SHORTEST_LABEL)
+    n_characters = max(
+        int(length / (CHARACTER_WIDTH * float(axis.label.get_fontsize()))), SHORTEST_LABEL
+    )
     text = shortened(text, n_lines * n_characters)
     lines = textwrap.wrap(text, n_characters)
     if len(lines) > n_lines:
@@ -140,7 +138,7 @@ def name_axis(axis: Any, text: str) -> None:
     axis.set_label_text("\n".join(lines), parse_math=False)
 
 
-def whole_numbers(axis: Any) -> None:
+def whole_numbers(axis: Axis) -> None:
     """Let an axis have ticks at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,12 @@ from .axes import (
     in_points,
     legend_text,
     name_axis,
-    names_of_coefficients,
     whole_numbers,
 )
-from .unpooled import model_inside
+from .reading import FittedEstimator, model_inside, names_of_coefficients
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MARKERS = {
     "start": "o",
@@ -91,7 +93,7 @@ class ConvergenceDisplay:
         self.steps = steps
 
     @classmethod
-    def from_estimator(cls, estimator: Any, *, ax: Any = None) -> ConvergenceDisplay:
+    def from_estimator(cls, estimator: object, *, ax: Any = None) -> ConvergenceDisplay:
         """Draw the iterations of a fit.
 
         Parameters
@@ -170,7 +172,7 @@ class ConvergenceDisplay:
             name_axis(axes.xaxis, "Iteration")
         return self
 
-    def _plot_criterion(self, ax: Any) -> None:
+    def _plot_criterion(self, ax: Axes) -> None:
         deviance = np.asarray(self.deviance, dtype=float)
         above = np.where(np.isfinite(deviance), deviance - deviance[-1], np.nan)
         iterations = np.arange(len(above))
@@ -196,7 +198,7 @@ class ConvergenceDisplay:
         name_axis(ax.yaxis, "Criterion \N{MINUS SIGN} final")
         ax.legend(loc="upper right", fontsize="small", frameon=False, markerscale=4.0 / size)
 
-    def _plot_variances(self, ax: Any) -> None:
+    def _plot_variances(self, ax: Axes) -> None:
         paths = {name: np.asarray(path, dtype=float) for name, path in self.variances.items()}
         n_columns = max(-(-len(paths) // LEGEND_ROWS), 1)
         self.variance_lines_ = [
@@ -219,7 +221,7 @@ class ConvergenceDisplay:
 
 
 def _variance_paths(
-    estimator: Any, history: Sequence[Mapping[str, Any]]
+    estimator: FittedEstimator, history: Sequence[Mapping[str, Any]]
 ) -> dict[str, NDArray[np.float64]]:
     """Each variance by iteration; those of a factor with slopes by coefficient."""
     paths = {}
@@ -241,7 +243,7 @@ def _relative(path: Array) -> Array:
     return path / unit if unit > 0 else path
 
 
-def _two_axes(ax: Any) -> NDArray[Any]:
+def _two_axes(ax: Axes) -> NDArray[Any]:
     if ax is None:
         import matplotlib.pyplot as plt
 
@@ -251,7 +253,7 @@ def _two_axes(ax: Any) -> NDArray[Any]:
     return given_axes(ax, 2)
 
 
-def _logarithmic_to_zero(ax: Any, values: Array, least: float) -> None:
+def _logarithmic_to_zero(ax: Axes, values: Array, least: float) -> None:
     """Scale the y axis by decades down to the least value that counts, then linearly to zero."""
     from matplotlib.ticker import NullLocator
 

@@ -10,7 +10,7 @@ Every display has `axes_`, the array of all axes that it drew on, `ax_`, the fir
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from scipy.special import ndtri
@@ -29,12 +29,15 @@ from .axes import (
     lighter,
     make_axes,
     name_axis,
-    names_of_coefficients,
     shortened,
     span_without_outliers,
     whole_numbers,
 )
-from .unpooled import check_unpooled, model_inside, unpooled_effects
+from .reading import FittedEstimator, model_inside, names_of_coefficients
+from .unpooled import check_unpooled, unpooled_effects
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 EffectKind: TypeAlias = Literal["caterpillar", "shrinkage"]
 
@@ -90,7 +93,7 @@ class RandomEffectsDisplay:
     def __init__(
         self,
         *,
-        effects: Any,
+        effects: object,
         std: Any = None,
         labels: Any = None,
         name: str | None = None,
@@ -110,16 +113,16 @@ class RandomEffectsDisplay:
     @classmethod
     def from_estimator(  # noqa: PLR0913
         cls,
-        estimator: Any,
+        estimator: object,
         factor: str | None = None,
         *,
         coefficient: str | Sequence[str] | None = None,
         kind: EffectKind = "caterpillar",
         level: float | None = 0.95,
         max_labels: int = 40,
-        X: Any = None,
-        y: Any = None,
-        groups: Any = None,
+        X: object = None,
+        y: object = None,
+        groups: object = None,
         ax: Any = None,
         **kwargs: Any,
     ) -> RandomEffectsDisplay:
@@ -331,7 +334,7 @@ class RandomEffectsDisplay:
 
     def _plot_caterpillar(
         self,
-        ax: Any,
+        ax: Axes,
         coefficient: int,
         level: float | None,
         max_labels: int,
@@ -371,7 +374,7 @@ class RandomEffectsDisplay:
         name = shortened("level" if self.name is None else self.name, LONGEST_LABEL)
         name_axis(ax.yaxis, name if is_labelled else f"{name}, rank")
 
-    def _plot_shrinkage(self, ax: Any, chosen: Sequence[int], kwargs: dict[str, Any]) -> None:
+    def _plot_shrinkage(self, ax: Axes, chosen: Sequence[int], kwargs: dict[str, Any]) -> None:
         from matplotlib.cbook import normalize_kwargs
         from matplotlib.collections import LineCollection, PathCollection
 
@@ -398,9 +401,8 @@ class RandomEffectsDisplay:
         )
         if is_plane:
             ax.axvline(0.0, color=GREY, linewidth=0.8, zorder=0.5)
-            ax.scatter(
-                *start[known].T, s=style["s"], facecolors="none", edgecolors=GREY, label="unpooled"
-            )
+            x, y = start[known].T
+            ax.scatter(x, y, s=style["s"], facecolors="none", edgecolors=GREY, label="unpooled")
             name_axis(ax.yaxis, self._title(chosen[1]))
             name_axis(ax.xaxis, self._title(chosen[0]))
         else:
@@ -417,7 +419,7 @@ class RandomEffectsDisplay:
         )
 
 
-def _chosen_factors(estimator: Any, factor: str | None) -> list[str]:
+def _chosen_factors(estimator: FittedEstimator, factor: str | None) -> list[str]:
     """The factor that is asked for, all of them if none is."""
     known: list[str] = estimator.groups_
     if not known:

@@ -10,7 +10,7 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from .._arrays import Array
 from .axes import GREY, check_choice, make_axes, name_axis
-from .unpooled import model_inside
+from .reading import model_inside
 
 ProfileKind: TypeAlias = Literal["zeta", "deviance"]
 BOUNDS = {"sd(": (0.0, np.inf), "cor(": (-1.0, 1.0)}  # by how a parameter's name begins
@@ -92,7 +92,7 @@ class VarianceProfileDisplay:
     @classmethod
     def from_estimator(
         cls,
-        estimator: Any,
+        estimator: object,
         parameter: str,
         *,
         kind: ProfileKind = "zeta",

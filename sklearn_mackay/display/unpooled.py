@@ -6,47 +6,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.compose import TransformedTargetRegressor
-from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted
 
 from .._arrays import Array
 from ..frames.tables import read_target
+from .reading import FittedEstimator, level_rows
 
 SAME_DIRECTION = 1e-10  # ratio of eigenvalues below which a level's columns are dependent
-
-
-def model_inside(estimator: Any, X: Any = None, y: Any = None) -> tuple[Any, Any, Any]:
-    """Find the fitted mixed model in an estimator, and rows as they reach it."""
-    model, passed = estimator, []
-    while not hasattr(model, "random_effects_"):
-        check_is_fitted(model)
-        passed.append(type(model).__name__)
-        if isinstance(model, Pipeline):
-            before, model = model[:-1], model[-1]
-            X = before.transform(X) if len(before) and X is not None else X
-        elif hasattr(model, "best_estimator_"):
-            model = model.best_estimator_
-        elif isinstance(model, TransformedTargetRegressor):
-            y = y if y is None else _transformed_target(model.transformer_, y)
-            model = model.regressor_
-        else:
-            raise TypeError(
-                "Expected `estimator` to be a fitted MacKayMixedRegressor, or a pipeline, a search "
-                f"or a TransformedTargetRegressor of one, got {' of '.join(passed)}."
-            )
-    if np.ndim(model.intercept_):
-        raise ValueError(
-            "This model was fitted on several outputs: to display it fit one, with y of shape "
-            "(n_samples,)."
-        )
-    return model, X, y
-
-
-def _transformed_target(transformer: Any, y: Any) -> Any:
-    """A response as TransformedTargetRegressor hands it on: a column to transform, and back."""
-    y = np.asarray(y)
-    return transformer.transform(y[:, np.newaxis]).ravel() if y.ndim == 1 else y
 
 
 def check_unpooled(unpooled: Array) -> None:
@@ -55,20 +20,13 @@ def check_unpooled(unpooled: Array) -> None:
         raise ValueError("No level has rows enough for an unpooled estimate.")
 
 
-def _level_rows(
-    estimator: Any, factor: str, X: Any, groups: Any
-) -> tuple[NDArray[np.integer[Any]], Array]:
-    """Level of each row, -1 for one not known, and the columns (s, n) of its coefficients."""
-    estimator._require_labels(groups)
-    codes, columns = estimator._read_rows(X, groups, [factor]).factors[factor]
-    return codes, columns
-
-
-def unpooled_effects(estimator: Any, factor: str, X: Any, y: Any, groups: Any) -> Array:
+def unpooled_effects(
+    estimator: FittedEstimator, factor: str, X: object, y: object, groups: object
+) -> Array:
     """What each level's rows alone say of its effects, all else as fitted."""
     if X is None or y is None:
         raise ValueError("A shrinkage plot needs the rows: give X and y.")
-    codes, columns = _level_rows(estimator, factor, X, groups)
+    codes, columns = level_rows(estimator, factor, X, groups)
     others = [name for name in estimator.groups_ if name != factor]
     target = read_target(estimator, y, len(codes))
     if target.ndim != 1:

@@ -106,7 +106,7 @@ def identify(
     unpenalized = slice(p - crossproducts.n_unpenalized, p)
     # Of a fixed part that fits every row there is nothing to say.
     is_integrated = reml and crossproducts.n > crossproducts.n_unpenalized
-    inverse = linalg.pinvh(crossproducts.FWF[unpenalized, unpenalized])
+    inverse = np.asarray(linalg.pinvh(crossproducts.FWF[unpenalized, unpenalized]), np.float64)
     bases, unseen, taken_up = [], [], []
     for term, transform, is_free in zip(terms, transforms, free, strict=True):
         s = term.n_coefficients

@@ -141,7 +141,7 @@ def encode(grouping: Grouping, columns: Sequence[Labels]) -> Codes:
     return np.where(known, _find(grouping.combinations, ids), -1)
 
 
-def unseen_labels(codes: Codes, columns: Sequence[Labels]) -> list[Any]:
+def unseen_labels(codes: Codes, columns: Sequence[Labels]) -> list[object]:
     """Distinct labels, in order of appearance, which `encode` did not find and are not missing."""
     rows = np.flatnonzero(codes < 0)
     labels = zip(*(_to_list(column[rows]) for column in columns), strict=True)
@@ -165,7 +165,7 @@ def number_unseen(codes: Codes, columns: Sequence[Labels]) -> Codes:
         The same where a label is known, else -1, -2, ...
     """
     numbered = codes.copy()
-    known: dict[Any, int] = {}
+    known: dict[object, int] = {}
     rows = np.flatnonzero(codes < 0)
     labels = zip(*(_to_list(column[rows]) for column in columns), strict=True)
     for row, label in zip(rows, labels, strict=True):
@@ -261,7 +261,7 @@ def _learn_levels(name: str, labels: Labels) -> Labels:
         ) from error
 
 
-def _is_missing(label: Any) -> bool:
+def _is_missing(label: object) -> bool:
     """Tell None, NaN, NaT and pandas' NA, whose comparisons are neither True nor False."""
     if label is None:
         return True
@@ -269,7 +269,7 @@ def _is_missing(label: Any) -> bool:
     return not (isinstance(equals_itself, (bool, np.bool_)) and equals_itself)
 
 
-def _kind(label: Any) -> str:
+def _kind(label: object) -> str:
     """The kind of a label in the plural; labels of two kinds are never equal."""
     if isinstance(label, (timedelta, np.timedelta64)):  # NumPy's is a number too
         return DURATIONS
@@ -284,13 +284,13 @@ def _kind(label: Any) -> str:
     return f"labels of type {type(label).__name__}"
 
 
-def _sort_key(label: Any) -> tuple[str, Any]:
+def _sort_key(label: object) -> tuple[str, Any]:
     """Sort key which never compares a number with a string."""
     kind = _kind(label)
     return "" if kind == NUMBERS else kind, _key(label)
 
 
-def _key(label: Any) -> Any:
+def _key(label: object) -> object:
     """A label as what equal labels share: times of several types and units hash differently."""
     if not isinstance(label, _TIMES) or _is_missing(label):
         return label
@@ -305,11 +305,12 @@ def _time_key(kind: str, time: np.datetime64 | np.timedelta64) -> tuple[str, int
     return kind, int(microseconds.astype(np.int64)), int(rest.astype(np.int64))
 
 
-def _numpy_time(label: Any) -> Any:
+def _numpy_time(label: Any) -> np.datetime64 | np.timedelta64:
     """A date, time or duration of Python, pandas or NumPy in NumPy; in UTC if it has a zone."""
     for of_pandas in ("to_datetime64", "to_timedelta64"):
         if hasattr(label, of_pandas):
-            return getattr(label, of_pandas)()
+            in_numpy: np.datetime64 | np.timedelta64 = getattr(label, of_pandas)()
+            return in_numpy
     if isinstance(label, (timedelta, np.timedelta64)):
         return np.timedelta64(label)
     if isinstance(label, datetime) and label.utcoffset() is not None:
@@ -351,7 +352,7 @@ def without_zone(labels: Labels) -> Labels:
     return labels[_UTC] if is_utc(labels) else labels
 
 
-def _examples(labels: Labels) -> dict[str, Any]:
+def _examples(labels: Labels) -> dict[str, object]:
     """A label of each kind, missing ones aside."""
     kind = INSTANTS if is_utc(labels) else _KIND_OF_DTYPE.get(labels.dtype.kind)
     if kind:
@@ -360,14 +361,14 @@ def _examples(labels: Labels) -> dict[str, Any]:
         if first is None:
             return {}
         return {kind: first if isinstance(first, _TIMES) else first.item()}
-    examples: dict[str, Any] = {}
+    examples: dict[str, object] = {}
     for label in labels.tolist():
         if not _is_missing(label):
             examples.setdefault(_kind(label), label)
     return examples
 
 
-def _phrase(examples: dict[str, Any]) -> str:
+def _phrase(examples: dict[str, object]) -> str:
     return " and ".join(
         f"{kind} such as {label if isinstance(label, _TIMES) else repr(label)}"
         for kind, label in examples.items()
@@ -397,7 +398,7 @@ def _respelled(levels: Labels, labels: Labels) -> tuple[str, str] | None:
     return None
 
 
-def _find_some(levels: Labels, labels: list[Any]) -> Codes:
+def _find_some(levels: Labels, labels: list[object]) -> Codes:
     """`_find` which takes no time in proportion to the number of levels that are strings."""
     if levels.dtype.kind != "U" or not labels:
         return _find(levels, _object_array(labels))
@@ -406,7 +407,7 @@ def _find_some(levels: Labels, labels: list[Any]) -> Codes:
     return np.where(levels[position] == texts, position, -1)
 
 
-def _spellings(label: Any, width: int) -> Iterator[Any]:
+def _spellings(label: object, width: int) -> Iterator[object]:
     """Ways to write the same number, and blanks cut off or filled up to a width."""
     text = str(label).strip()
     yield from (text, text.ljust(width))
@@ -440,7 +441,7 @@ def _compact(labels: list[Any]) -> Labels:
     return _object_array(labels)
 
 
-def _object_array(labels: list[Any]) -> Labels:
+def _object_array(labels: list[object]) -> Labels:
     """1-D object array, also of tuples, which `np.array` would take for rows."""
     return np.fromiter(labels, dtype=object, count=len(labels))
 
@@ -518,7 +519,7 @@ def _widen(labels: Labels) -> Labels:
     return labels.astype(_WIDEST.get(labels.dtype.kind, labels.dtype), copy=False)
 
 
-def _keys(labels: Labels) -> list[Any]:
+def _keys(labels: Labels) -> list[object]:
     if is_utc(labels):
         return [_time_key(INSTANTS, time) for time in labels[_UTC]]
     if labels.dtype.kind in "mM" or (labels.dtype == object and _has_times(labels)):
@@ -526,7 +527,7 @@ def _keys(labels: Labels) -> list[Any]:
     return list(labels.tolist())
 
 
-def _to_list(labels: Labels) -> list[Any]:
+def _to_list(labels: Labels) -> list[object]:
     labels = without_zone(labels)
     # `tolist` would turn nanosecond dates into integers.
     return list(labels) if labels.dtype.kind in "mM" else labels.tolist()

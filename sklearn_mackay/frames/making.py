@@ -97,7 +97,7 @@ def _series(name: str, column: Column, backend: Backend) -> nw.Series[Any]:
     return kept.get_column(name)
 
 
-def _whole_series(name: str, values: Any, backend: Backend) -> nw.Series[Any]:
+def _whole_series(name: str, values: object, backend: Backend) -> nw.Series[Any]:
     """A column without nulls."""
     if not isinstance(values, np.ndarray):
         return _read(name, values, backend)
@@ -131,5 +131,5 @@ def _object_series(name: str, values: Labels, backend: Backend) -> nw.Series[Any
     raise TypeError(message)
 
 
-def _read(name: str, values: Any, backend: Backend) -> nw.Series[Any]:
+def _read(name: str, values: object, backend: Backend) -> nw.Series[Any]:
     return nw.from_dict({name: values}, backend=backend).get_column(name)

@@ -159,7 +159,7 @@ def read_options(parameters: Mapping[str, Any], roles: ColumnRoles) -> Options:
     )
 
 
-def choose_factors(effects: Any, known: Sequence[str]) -> list[str]:
+def choose_factors(effects: object, known: Sequence[str]) -> list[str]:
     """Names of the factors whose effects are added.
 
     Parameters

@@ -77,7 +77,7 @@ class ColumnRoles:
 
 def resolve_roles(
     table: Table,
-    X: Any,
+    X: object,
     parameters: Mapping[str, Any],
     array_factors: tuple[str, ...] = (),
 ) -> ColumnRoles:
@@ -142,7 +142,7 @@ def resolve_roles(
 
 def _read_blocks(
     table: Table,
-    X: Any,
+    X: object,
     feature_blocks: Any,
     grouping: Collection[int],
     factors: Collection[str],
@@ -168,7 +168,7 @@ def _read_blocks(
     return blocks
 
 
-def resolve_columns(table: Table, X: Any, columns: Any, parameter: str) -> tuple[int, ...]:
+def resolve_columns(table: Table, X: object, columns: Any, parameter: str) -> tuple[int, ...]:
     """Find the columns which a parameter lists.
 
     Parameters
@@ -193,7 +193,9 @@ def resolve_columns(table: Table, X: Any, columns: Any, parameter: str) -> tuple
     return positions
 
 
-def _read_factors(table: Table, X: Any, groups: Any) -> list[tuple[Any, str, tuple[int, ...]]]:
+def _read_factors(
+    table: Table, X: object, groups: object
+) -> list[tuple[Any, str, tuple[int, ...]]]:
     """List each factor as given, its name and its columns."""
     if groups is None:
         return []
@@ -216,7 +218,7 @@ def _read_factors(table: Table, X: Any, groups: Any) -> list[tuple[Any, str, tup
 
 
 def _read_slopes(
-    table: Table, X: Any, random_slopes: Any, name_of: Mapping[Any, str]
+    table: Table, X: object, random_slopes: Any, name_of: Mapping[Any, str]
 ) -> dict[str, tuple[tuple[int, ...], bool]]:
     """Slope columns and random intercept of the factors that `random_slopes` names."""
     if random_slopes is None:
@@ -253,7 +255,7 @@ def _read_slopes(
     return slopes
 
 
-def _list_columns(table: Table, X: Any, columns: Any, parameter: str) -> list[Any]:
+def _list_columns(table: Table, X: object, columns: Any, parameter: str) -> list[Any]:
     """List columns given as one name or position, several, a boolean mask or a callable."""
     if callable(columns):
         columns = columns(X)

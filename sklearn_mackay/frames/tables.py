@@ -181,7 +181,7 @@ class _Header:
         return self.names
 
 
-def read_table(estimator: Any, X: Any, *, reset: bool) -> Table:
+def read_table(estimator: Any, X: object, *, reset: bool) -> Table:
     """Read X, and set or check `n_features_in_` and `feature_names_in_`.
 
     Parameters
@@ -227,7 +227,7 @@ def read_table(estimator: Any, X: Any, *, reset: bool) -> Table:
     return Table(None, data)
 
 
-def read_groups(groups: Any, n_rows: int) -> tuple[tuple[str, ...], tuple[Labels, ...]]:
+def read_groups(groups: object, n_rows: int) -> tuple[tuple[str, ...], tuple[Labels, ...]]:
     """Read the labels given to `fit(X, y, groups=...)`.
 
     Parameters
@@ -275,7 +275,7 @@ def read_groups(groups: Any, n_rows: int) -> tuple[tuple[str, ...], tuple[Labels
     )
 
 
-def read_target(estimator: Any, y: Any, n_rows: int) -> NDArray[np.float64]:
+def read_target(estimator: Any, y: object, n_rows: int) -> NDArray[np.float64]:
     """Read y as finite float64 numbers of shape (n_rows,) or (n_rows, n_outputs)."""
     if y is None:
         raise ValueError(
@@ -311,7 +311,7 @@ def read_target(estimator: Any, y: Any, n_rows: int) -> NDArray[np.float64]:
     return target
 
 
-def read_weights(sample_weight: Any, n_rows: int) -> NDArray[np.float64]:
+def read_weights(sample_weight: object, n_rows: int) -> NDArray[np.float64]:
     """Read weights of shape (n_rows,): finite, none negative, not all zero; None gives ones."""
     check_in_memory(sample_weight, "sample_weight")
     weights: NDArray[np.float64] = _check_sample_weight(
@@ -324,7 +324,7 @@ def read_weights(sample_weight: Any, n_rows: int) -> NDArray[np.float64]:
     return weights
 
 
-def check_in_memory(values: Any, name: str) -> None:
+def check_in_memory(values: object, name: str) -> None:
     """Refuse tables whose rows are yet to be computed, and others that no array can be made of.
 
     Parameters
@@ -356,11 +356,11 @@ def check_in_memory(values: Any, name: str) -> None:
         )
 
 
-def _eager(values: Any) -> Any:
+def _eager(values: object) -> Any:
     return nw.from_native(values, eager_only=True, allow_series=True, pass_through=True)
 
 
-def _read_native(values: Any, name: str) -> Any:
+def _read_native(values: object, name: str) -> Any:
     """A data frame or series in narwhals, anything else as it is."""
     native = _eager(values)
     if not isinstance(native, (nw.DataFrame, nw.Series)):
@@ -379,7 +379,7 @@ def _frame_table(frame: nw.DataFrame[Any]) -> Table:
     return Table(tuple(frame.columns) if named else None, frame)
 
 
-def _to_array(values: Any) -> NDArray[Any]:
+def _to_array(values: object) -> NDArray[Any]:
     array = np.asarray(values)
     if isinstance(values, (list, tuple)) and array.dtype.kind in "SU":
         # Otherwise numbers that stand beside strings become strings.

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import linalg, sparse
 
-from .._arrays import Array, Matrix, row_blocks, row_scaled, to_dense
+from .._arrays import Array, Matrix, is_sparse, row_blocks, row_scaled, to_dense
 from ..covariances.structures import FULL
 from ..design.blocks import Block, principal_axes
 from ..design.design import Design
@@ -41,7 +41,7 @@ def build_crossproducts(design: Design, y: Array) -> tuple[CrossProducts, LargeC
         k: {l: _cross_gram(factors[k], factors[l], weights) for l in range(k + 1, len(factors))}
         for k in range(len(factors))
     }
-    products = _sparse_products if sparse.issparse(X) else _dense_products
+    products = _sparse_products if is_sparse(X) else _dense_products
     FWF, on_F = products(factors, small, X, y, weights)
     grams = [
         TermGram(_own(factor, weights), ZWF, factor.structure)
@@ -70,7 +70,7 @@ def _large_gram(
 ) -> TermGram:
     """Gram blocks of a large block with itself, the other blocks and the fixed part."""
     F = np.hstack([to_dense(part) for part in (*blocks, X, y.reshape(len(y), -1))]) * root[:, None]
-    squares = columns.multiply(columns) if sparse.issparse(columns) else columns**2
+    squares = columns.multiply(columns) if is_sparse(columns) else columns**2
     own = np.asarray(squares.sum(axis=0)).ravel()
     ZWF = np.ascontiguousarray(to_dense(columns.T @ F).T)
     return TermGram(own[None, None], ZWF[None], FULL, is_large=True)
@@ -84,7 +84,7 @@ def _cross_gram_with_columns(factor: Term, columns: Matrix, root: Array) -> Cros
         sparse.csr_array((root * values, (factor.codes, rows)), shape=(L, len(root))) @ columns
         for values in factor.columns
     ]
-    if not sparse.issparse(columns):
+    if not is_sparse(columns):
         return _full_table(np.array(tables)[:, None])
     tables = [table.tocoo() for table in tables]
     keys = [table.row.astype(np.int64) * p + table.col for table in tables]
@@ -197,7 +197,8 @@ def _sparse_products(
 ) -> tuple[Array, list[Array]]:
     """The same of sparse columns."""
     columns = [sparse.csr_array(block.rows(slice(None))) for block in blocks]
-    F = sparse.hstack([*columns, X, y.reshape(len(y), -1)], format="csr")
+    fixed = [sparse.csr_array(X), sparse.csr_array(y.reshape(len(y), -1))]
+    F = sparse.hstack([*columns, *fixed], format="csr")
     weighted = row_scaled(F, weights)
     return to_dense(F.T @ weighted), [_sparse_on_term(term, weighted) for term in factors]
 

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import sparse
 from scipy.special import chdtrc
 
-from .._arrays import Array, Matrix, largest_entry, row_blocks
+from .._arrays import Array, Matrix, is_sparse, largest_entry, row_blocks
 from ..design.design import Columns
 from ..design.terms import Term
 from ..frames.making import Backend, Column, make_frame
@@ -65,8 +65,8 @@ def mark_columns(columns: Matrix, response: Response) -> Array:
         The correlation is 0.0 where a column is constant.
     """
     share, p = response.share, columns.shape[1]
-    if sparse.issparse(columns):
-        unit = _positive(np.abs(columns).max(axis=0).toarray().ravel())
+    if is_sparse(columns):
+        unit = _positive(abs(columns).max(axis=0).toarray().ravel())
         scaled = (columns @ sparse.diags_array(1.0 / unit)).tocsr()
         mean = np.asarray(scaled.T @ share)
         variance = np.asarray(scaled.multiply(scaled).T @ share) - mean**2

@@ -28,7 +28,9 @@ Prepare = Callable[[CrossProducts], Solve]
 
 LEAST_RESIDUAL = 1e-4  # of the standard deviation of y: stands for zero, where nothing divides
 OFF_ZERO = 0.1  # of its unit: where a standard deviation of zero starts to look for a better place
-SEARCH = {"ftol": 1e-15, "gtol": 1e-8, "maxiter": 1000}  # of the deviance, to its rounding
+ROUNDING = 1e-15  # of the deviance: its search ends there
+SLOPE = 1e-8
+MOST_STEPS = 1000
 ROOT_TOLERANCE = 1e-8  # of a bound, relative to the width of the search
 LONGEST_SEARCH = 60  # doublings of a step that looks for a bound
 PROFILE_STOPPING = Stopping(100, 1e-10)  # of the deviance, where a coefficient is held
@@ -272,7 +274,12 @@ def variance_zeta(model: FittedModel, solve: Solve, parameter: Parameter) -> Zet
 
         def search(start: Array) -> Any:
             return optimize.minimize(
-                at, start, jac=True, method="L-BFGS-B", bounds=bounds, options=SEARCH
+                at,
+                start,
+                jac=True,
+                method="L-BFGS-B",
+                bounds=bounds,
+                options={"ftol": ROUNDING, "gtol": SLOPE, "maxiter": MOST_STEPS},
             )
 
         found = min((search(start / scale) for start in starts), key=lambda result: result.fun)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from scipy import sparse
 
-from .._arrays import Array
+from .._arrays import Array, is_sparse
 from ..gram.crossproducts import CrossGram, CrossProducts, LargeColumns
 from ..gram.layout import Layout, flat_rows, oriented, parents_and_links, with_columns_of
 from .linalg import Tensor
@@ -196,7 +196,7 @@ def _columns_of(blocks: list[Tensor]) -> dict[str, Tensor]:
     """Large blocks side by side, and transposed."""
     if not blocks:
         return {"columns": (), "transposed": ()}
-    if any(map(sparse.issparse, blocks)):
+    if any(map(is_sparse, blocks)):
         matrix = sparse.hstack(blocks, format="csr")
         return {"columns": _to_tensorflow(matrix), "transposed": _to_tensorflow(matrix.T.tocsr())}
     dense = tf.constant(np.hstack(blocks))

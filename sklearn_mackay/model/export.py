@@ -196,7 +196,7 @@ def _refuse_constant(constant: str) -> float:
     raise ValueError(f"{constant} is no number of JSON")
 
 
-def _require_keys(found: Any, expected: Collection[str], what: str) -> None:
+def _require_keys(found: object, expected: Collection[str], what: str) -> None:
     if not isinstance(found, dict):
         raise ValueError(f"{what} must be an object")
     for key in expected:
@@ -234,7 +234,7 @@ def _read_factor(factor: Mapping[str, Any]) -> FactorColumns:
     )
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("a name must be a string")
     return value
@@ -471,7 +471,7 @@ def _check_value(expected: _Expected, outputs: tuple[int, ...]) -> None:
             raise ValueError(f"numbers in {what} are not {allowed.words}")
 
 
-def _pack(value: Any, what: str) -> Any:
+def _pack(value: object, what: str) -> Any:
     """Write a value in what JSON has; what it lacks becomes an object with one key."""
     if isinstance(value, np.generic) and not isinstance(value, np.datetime64 | np.timedelta64):
         value = value.item()
@@ -499,7 +499,7 @@ def _pack(value: Any, what: str) -> Any:
     raise ValueError(f"{what} is of type {type(value).__name__}, which JSON cannot hold.")
 
 
-def _unpack(value: Any) -> Any:
+def _unpack(value: object) -> Any:
     if isinstance(value, list):
         return [_unpack(x) for x in value]
     if not isinstance(value, dict):

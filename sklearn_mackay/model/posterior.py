@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse
 
-from .._arrays import BLOCK_ENTRIES, Array, row_blocks, to_dense
+from .._arrays import BLOCK_ENTRIES, Array, Matrix, Sparse, row_blocks, to_dense
 from .._machine import require_memory
 from ..covariances.matrices import matrix_root
 from ..evidence.solution import Variances
@@ -46,8 +46,8 @@ class Eliminated:
         That times the block with all later unknowns.
     """
 
-    inverse: Any
-    loadings: Any
+    inverse: sparse.bsr_array
+    loadings: Sparse
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ class Posterior:
     order: tuple[int, ...]
     coefficients: tuple[int, ...]
     sizes: tuple[int, ...]
-    root: Any
+    root: Sparse
     chain: tuple[Eliminated, ...]
-    loadings: Any
+    loadings: Sparse
     corner_cholesky: Array
 
     @cached_property
@@ -90,19 +90,20 @@ class Posterior:
         q, C = self.loadings.shape
         return self.loadings @ self.corner_inverse if q * C <= KEPT_ENTRIES else None
 
-    def rows(self, random: Sequence[Any], X: Array) -> Any:
+    def rows(self, random: Sequence[Sparse], X: Array) -> Sparse:
         """Join rows of the terms' ``Z_k``, in the order of the terms, and of the fixed part."""
         parts = [*(random[k] for k in self.order), sparse.csr_array(X)]
-        return sparse.hstack(parts, format="csr")
+        return sparse.csr_array(sparse.hstack(parts, format="csr"))
 
-    def of_term(self, k: int, values: Any) -> Any:
+    def of_term(self, k: int, values: Matrix) -> Sparse:
         """Rows in which only one term's ``Z`` is not zero."""
         sizes = [self.sizes[l] for l in self.order]
         at = self.order.index(k)
         n, before, after = values.shape[0], sum(sizes[:at]), sum(sizes[at + 1 :])
         rest = self.root.shape[0] - sum(sizes)
         parts = [sparse.csr_array((n, before)), sparse.csr_array(values)]
-        return sparse.hstack([*parts, sparse.csr_array((n, after + rest))], format="csr")
+        parts = [*parts, sparse.csr_array((n, after + rest))]
+        return sparse.csr_array(sparse.hstack(parts, format="csr"))
 
     def variance_of_term(self, k: int, values: Array) -> Array:
         """Variance of combinations (n, q) of one term's effects."""
@@ -125,23 +126,23 @@ class Posterior:
             covariance[:, a, b] = covariance[:, b, a] = entry
         return covariance
 
-    def variance(self, rows: Any) -> Array:
+    def variance(self, rows: Sparse) -> Array:
         """``w'Cw`` for each row ``w`` of a sparse array (n, Q)."""
         steps = row_blocks(rows.shape[0], max(len(self.corner_cholesky), 1))
         return np.concatenate([np.zeros(0), *(self._variance(rows[step]) for step in steps)])
 
-    def _variance(self, rows: Any) -> Array:
+    def _variance(self, rows: Sparse) -> Array:
         within, reduced, on_inverse = self._reduced(rows)
         total = np.einsum("ij,ij->i", to_dense(reduced), on_inverse)
         for part, term in zip(within, self.chain, strict=True):
             total += ((part @ term.inverse) * part).sum(axis=1)
         return np.asarray(np.maximum(total, 0.0))
 
-    def covariance(self, rows: Any) -> Array:
+    def covariance(self, rows: Sparse) -> Array:
         """``WCW'`` for the rows ``W`` of a sparse array (n, Q), dense."""
         return next(self.covariances(rows, [np.arange(rows.shape[0])]))
 
-    def cross_covariance(self, rows: Any, others: Any) -> Array:
+    def cross_covariance(self, rows: Sparse, others: Sparse) -> Array:
         """``WCV'`` for the rows ``W`` and ``V`` of sparse arrays (n, Q) and (m, Q), dense."""
         within, reduced, _ = self._reduced(rows)
         others_within, _, on_inverse = self._reduced(others)
@@ -150,7 +151,7 @@ class Posterior:
             total += to_dense((part @ term.inverse) @ other.T)
         return total
 
-    def covariances(self, rows: Any, folds: Sequence[NDArray[np.intp]]) -> Iterator[Array]:
+    def covariances(self, rows: Sparse, folds: Sequence[NDArray[np.intp]]) -> Iterator[Array]:
         """``W_J C W_J'`` of the rows of each fold, dense; eliminating for many folds at once."""
         step = max(BLOCK_ENTRIES // max(len(self.corner_cholesky), 1), 1)
         start = 0
@@ -169,7 +170,7 @@ class Posterior:
                 yield 0.5 * (total + total.T)
             start = stop
 
-    def _reduced(self, rows: Any) -> tuple[list[Any], Any, Array]:
+    def _reduced(self, rows: Sparse) -> tuple[list[Sparse], Sparse, Array]:
         """Rows with the chain eliminated: the chain's parts, ``r``, and ``r'G``."""
         rows = rows @ self.root
         q = self.loadings.shape[0]
@@ -269,10 +270,10 @@ def factorise(crossproducts: CrossProducts, layout: Layout, variances: Variances
     )
 
 
-def _gram(crossproducts: CrossProducts, order: tuple[int, ...]) -> Any:
+def _gram(crossproducts: CrossProducts, order: tuple[int, ...]) -> Sparse:
     """``[Z X]'W[Z X]`` with the ridge penalty, sparse; the coefficients of a level side by side."""
     p, m = len(crossproducts.penalty), len(order)
-    blocks: list[list[Any]] = [[None] * (m + 1) for _ in range(m + 1)]
+    blocks: list[list[Matrix]] = [[None] * (m + 1) for _ in range(m + 1)]
     for i, k in enumerate(order):
         term = crossproducts.terms[k]
         levels = np.arange(term.n_levels)
@@ -290,7 +291,9 @@ def _gram(crossproducts: CrossProducts, order: tuple[int, ...]) -> Any:
     return sparse.block_array(blocks, format="csr")
 
 
-def _sparse_table(rows: Any, columns: Any, blocks: Array, k: TermGram, l: TermGram) -> Any:
+def _sparse_table(
+    rows: NDArray[Any], columns: NDArray[Any], blocks: Array, k: TermGram, l: TermGram
+) -> Sparse:
     """Blocks (s_k, s_l, m) at pairs of levels as a sparse array."""
     s, r = k.n_coefficients, l.n_coefficients
     at_rows = np.broadcast_to(rows * s + np.arange(s)[:, None, None], blocks.shape)

@@ -84,7 +84,7 @@ class Predictor:
     random_effects: dict[str, Array]
 
     def read(
-        self, table: Table, groups: Any, chosen: Sequence[str], *, refuse_unseen: bool
+        self, table: Table, groups: object, chosen: Sequence[str], *, refuse_unseen: bool
     ) -> NewRows:
         """Take what is needed of new rows from their table.
 
@@ -120,7 +120,7 @@ class Predictor:
         return NewRows(table, features, factors, labels, tuple(said))
 
     def _labels(
-        self, table: Table, groups: Any, chosen: Sequence[str]
+        self, table: Table, groups: object, chosen: Sequence[str]
     ) -> tuple[list[tuple[FactorColumns, Grouping, list[Labels]]], list[Message]]:
         """Each chosen factor with its levels and the labels of the rows, and what to say."""
         names = [factor.name for factor in self.roles.factors]
