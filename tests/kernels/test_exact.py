@@ -340,6 +340,17 @@ def test_rescaled_equals_solving_at_scaled_variances(rng, name, factor, reml):
     assert_solves(rescaled, Dense(problem, scaled, reml))
 
 
+@by_engine
+def test_a_solution_has_the_variances_asked_for_to_the_last_bit(rng, prepare):
+    problem = random_problem(rng, **STRUCTURES["2 crossed, 2 coefficients"])
+    variances = Variances(0.3, tuple(S + 0.1 for S in problem.variances.Sigma))
+    pairs = [(S, S / variances.sigma2 * variances.sigma2) for S in variances.Sigma]
+    assert any(np.any(there_and_back != S) for S, there_and_back in pairs), "or nothing is tested"
+    solution = prepare(problem.crossproducts(), reml=True)(variances)
+    assert solution.variances is variances
+    assert_solves(solution, Dense(problem, variances, True))
+
+
 @pytest.mark.parametrize("ratio", [1e-20, 1e-12, 1e-6, 1e6])
 def test_variances_orders_of_magnitude_apart(rng, ratio):
     problem = random_problem(rng, weighted=True, **STRUCTURES["2 crossed, 2 coefficients"])

@@ -91,6 +91,7 @@ def test_equals_the_exact_engine(rng, tight, monkeypatch, structure, reml, singu
     solution = solve(variances)
     assert solution.finite
     assert solution.solved
+    assert solution.variances is variances
     assert solution.log_det is None
     assert solution.n_levels == expected.n_levels
     for name in ("beta", "beta_cov", "information", "yPy"):
