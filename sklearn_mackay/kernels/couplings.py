@@ -13,6 +13,7 @@ from scipy import sparse
 from .._arrays import Array, is_sparse
 from ..gram.crossproducts import CrossGram, CrossProducts, LargeColumns
 from ..gram.layout import Layout, flat_rows, oriented, parents_and_links, with_columns_of
+from .elimination import Coupling, Nested
 from .linalg import Tensor
 
 
@@ -47,6 +48,12 @@ class EliminatedTerm(NamedTuple):
     parents: tuple[Tensor, ...]
     links: tuple[Tensor, ...]
     crossings: tuple[Crossing, ...]
+
+    @property
+    def nested(self) -> Nested:
+        """What eliminating it reads."""
+        couplings = tuple(Coupling(c.values, c.levels, c.positions) for c in self.crossings)
+        return Nested(self.own, self.parents, self.links, couplings)
 
 
 class RemainingTerm(NamedTuple):

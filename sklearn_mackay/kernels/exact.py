@@ -6,10 +6,9 @@ With ``Sigma_k = sigma2 T_k T_k'`` and ``b_k = (I (x) T_k) u_k`` the system is s
         [X'WZT         X'WX  ] ,
 
 whose random block is bounded below by the identity however small or singular a variance is;
-equation (2) of docs/theory.md. A chain of nested factors is eliminated level by level: each block
-stays block-diagonal, because a level of an earlier factor touches one level of every later one.
-What the chain leaves, the crossed terms and the fixed part, is the dense corner. Eliminating never
-adds to a pattern: the parent of a level meets every column that the level meets.
+equation (2) of docs/theory.md. A chain of nested factors is eliminated level by level, as the
+iterative engine does. What it leaves, the crossed terms and the fixed part, is the dense corner.
+Eliminating never adds to a pattern: the parent of a level meets every column that the level meets.
 
 The trace part ``N_k`` of the gradient is ``d log|K| / dT_k`` times ``T_k^-1 / (2 sigma2)``;
 reverse-mode differentiation of the elimination gives it without the inverse of ``K``, only the
@@ -30,13 +29,13 @@ from ..evidence.solution import PenalizedSolution, Variances, solver_of_any_scal
 from ..gram.crossproducts import CrossProducts
 from ..gram.layout import Layout
 from . import one_factor
+from .elimination import Elimination, eliminate
 from .lapack import reordered
 from .linalg import (
     Factor,
     Tensor,
     block_quadratic,
     factor_corner,
-    inverse_and_log_det,
     matmul,
     matmul_transposed,
     segment_sum,
@@ -142,14 +141,16 @@ def _solve_spherical(
 ) -> Raw:
     with tf.GradientTape() as tape:
         tape.watch(T)
-        blocks, inverses, log_det, corner = _eliminate(system, T)
+        blocks, elimination, corner = _eliminate(system, T)
     factor = factor_corner(corner, system.n_determinant, lapack_on_cpu=lapack_on_cpu)
     log_det_gradient = tape.gradient(
-        [log_det, corner], T, output_gradients=[tf.ones_like(log_det), factor.inverse]
+        [elimination.log_det, corner],
+        T,
+        output_gradients=[tf.ones_like(elimination.log_det), factor.inverse],
     )
-    u, beta = _substitute_back(system, blocks, inverses, T, factor)
+    u, beta = _substitute_back(system, blocks, elimination.inverses, T, factor)
     v = tuple(tf.matmul(t, effects) for t, effects in zip(T_inverse_t, u, strict=True))
-    information = _information(system, blocks, inverses, T, factor, v)
+    information = _information(system, blocks, elimination.W, T, factor, v)
     R = tf.reduce_sum(system.rest_sizes)
     p = tf.shape(beta)[0]
     beta_cov = tf.linalg.cholesky_solve(
@@ -164,7 +165,7 @@ def _solve_spherical(
         N=N,
         beta=beta,
         remainder=factor.remainder,
-        log_det=log_det + factor.log_det,
+        log_det=elimination.log_det + factor.log_det,
         information=information,
         beta_cov=beta_cov,
     )
@@ -172,74 +173,24 @@ def _solve_spherical(
 
 def _eliminate(
     system: EliminationSystem, T: tuple[Tensor, ...]
-) -> tuple[list[ChainBlocks], list[Tensor], Tensor, Tensor]:
-    """Eliminate the chain; return its Schur blocks, their inverses, log determinant and corner."""
+) -> tuple[list[ChainBlocks], Elimination, Tensor]:
+    """Eliminate the chain; return what it leaves of its blocks, and the spherical corner."""
     n_chain = len(system.chain)
-    blocks = [_scale(block, T[m], T[m + 1 : n_chain]) for m, block in enumerate(system.chain)]
-    log_det = tf.zeros([], tf.float64)
+    elimination = eliminate([block.nested for block in system.chain], T[:n_chain])
+    left = zip(system.chain, elimination.links, elimination.values, strict=True)
+    blocks = [block.with_left(links, values) for block, links, values in left]
     corner = system.corner
-    inverses = []
-    for m in range(n_chain):
-        block = blocks[m]
-        inverse, log_dets = inverse_and_log_det(block.own)
-        inverses.append(inverse)
-        log_det += tf.reduce_sum(log_dets)
+    for block, W in zip(blocks, elimination.W, strict=True):
         if block.pattern:
             corner -= block_quadratic(
-                block.values, inverse, block.fixed, block.levels, block.columns, block.pattern
+                block.values, W, block.fixed, block.levels, block.columns, block.pattern
             )
         else:
             rows = to_rows(block.fixed)
-            corner -= tf.matmul(rows, to_rows(matmul(inverse, block.fixed)), transpose_a=True)
-        for j, parent in enumerate(block.parents):
-            blocks[m + 1 + j] = _update_parent(blocks[m + 1 + j], block, inverse, j, parent)
+            corner -= tf.matmul(rows, to_rows(matmul(W, block.fixed)), transpose_a=True)
     if len(T) > n_chain:
         corner = _to_spherical(corner, T[n_chain:], system.rest_sizes)
-    return blocks, inverses, log_det, corner
-
-
-def _scale(block: ChainBlocks, T: Tensor, T_later: tuple[Tensor, ...]) -> ChainBlocks:
-    """Bring a term's blocks to spherical form; the corner's own columns are scaled at the end."""
-    t = T[:, :, None]
-    identity = tf.eye(T.shape[0], dtype=T.dtype)[:, :, None]
-    return block._replace(
-        own=matmul_transposed(t, matmul(block.own, t)) + identity,
-        fixed=matmul_transposed(t, block.fixed),
-        links=tuple(
-            matmul_transposed(t, matmul(link, later[:, :, None]))
-            for link, later in zip(block.links, T_later, strict=True)
-        ),
-        values=tf.matmul(T, block.values, transpose_a=True),
-    )
-
-
-def _update_parent(
-    parent: ChainBlocks, block: ChainBlocks, inverse: Tensor, j: int, parents: Tensor
-) -> ChainBlocks:
-    """Take an eliminated term out of the blocks of a later one, its ``j``-th."""
-    L = tf.shape(parent.own)[-1]
-    weights = matmul(inverse, block.links[j])  # (s, s_j, L_m)
-
-    def taken(columns: Tensor) -> Tensor:
-        return segment_sum(matmul_transposed(weights, columns), parents, L)
-
-    values = parent.values
-    if block.pattern:
-        along_pairs = tf.gather(weights, block.levels, axis=-1)
-        values -= segment_sum(
-            matmul_transposed(along_pairs, block.values[:, None, :])[:, 0],
-            block.positions[j],
-            tf.shape(values)[-1],
-        )
-    return parent._replace(
-        own=parent.own - taken(block.links[j]),
-        fixed=parent.fixed - taken(block.fixed),
-        links=tuple(
-            link - taken(mine)
-            for link, mine in zip(parent.links, block.links[j + 1 :], strict=True)
-        ),
-        values=values,
-    )
+    return blocks, elimination, corner
 
 
 def _to_spherical(corner: Tensor, T_rest: tuple[Tensor, ...], sizes: Tensor) -> Tensor:
@@ -288,6 +239,7 @@ def _substitute_back(
     beta = factor.solution[start:]
     on_corner = tf.concat([*b_rest, beta], 0)
     u: list[Tensor] = [None] * n_chain
+    b: list[Tensor] = [None] * n_chain
     for m in reversed(range(n_chain)):
         block = blocks[m]
         on_dense = on_corner[tf.shape(on_corner)[0] + 1 - tf.shape(block.fixed)[1] :]
@@ -296,16 +248,17 @@ def _substitute_back(
             at_pairs = block.values * tf.gather(on_corner, block.columns)
             rhs -= segment_sum(at_pairs, block.levels, tf.shape(rhs)[-1])
         for j, parents in enumerate(block.parents):
-            above = tf.gather(u[m + 1 + j], parents, axis=-1)
+            above = tf.gather(b[m + 1 + j], parents, axis=-1)
             rhs -= matmul(block.links[j], above[:, None, :])[:, 0]
-        u[m] = matmul(inverses[m], rhs[:, None, :])[:, 0]
+        u[m] = matmul(inverses[m], tf.matmul(T[m], rhs, transpose_a=True)[:, None])[:, 0]
+        b[m] = tf.matmul(T[m], u[m])
     return (*u, *u_rest), beta
 
 
 def _information(
     system: EliminationSystem,
     blocks: list[ChainBlocks],
-    inverses: list[Tensor],
+    W: list[Tensor],
     T: tuple[Tensor, ...],
     factor: Factor,
     v: tuple[Tensor, ...],
@@ -317,12 +270,9 @@ def _information(
     n_chain = len(blocks)
     w = _working_vectors(system.units, v)
     on_chain, on_corner, FWF = _gram_times(system, w, n_chain)
-    on_chain = [
-        matmul_transposed(t[:, :, None], rho) for t, rho in zip(T[:n_chain], on_chain, strict=True)
-    ]
     total = FWF
     for m, block in enumerate(blocks):
-        solved = matmul(inverses[m], on_chain[m])
+        solved = matmul(W[m], on_chain[m])
         total -= _inner(on_chain[m], solved)
         on_corner -= _times_corner_columns(block, solved)
         for j, parents in enumerate(block.parents):

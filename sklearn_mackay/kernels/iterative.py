@@ -34,10 +34,11 @@ from ..evidence.solution import PenalizedSolution, Variances, solver_of_any_scal
 from ..gram.crossproducts import CrossProducts, LargeColumns, TermGram
 from ..gram.layout import Layout
 from .couplings import CouplingSystem, build_system
+from .elimination import eliminate, spherical
 from .krylov import Continued, conjugate_gradients, log_quadrature
 from .lapack import reordered
 from .linalg import Tensor
-from .schur import Diagonal, Schur, block_diagonal, eliminate, gram_times, joined, spherical
+from .schur import Diagonal, Schur, block_diagonal, gram_times, joined
 
 LOOSEST = 1e-2  # relative residual of the first solve
 TIGHTEST = 1e-9
@@ -412,7 +413,7 @@ def linearise(system: CouplingSystem, factors: Sequence[tuple[Array, Array]]) ->
     T = [tf.constant(vectors * sd) for sd, vectors in factors]
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(T)
-        elimination = eliminate(system.chain, T[:n_chain])
+        elimination = eliminate([term.nested for term in system.chain], T[:n_chain])
         unscaled = [block_diagonal(system, elimination, i) for i in range(len(system.rest))]
         blocks = list(map(spherical, T[n_chain:], unscaled))
 

@@ -8,37 +8,17 @@ sparse products. Vectors have shape (s, L, c): coefficient, level, column of the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from .._arrays import Array, Index
-from .couplings import CouplingSystem, Crossing, EliminatedTerm
+from .couplings import CouplingSystem
+from .elimination import Elimination, between
 from .krylov import Continued
-from .linalg import Tensor, inverse_and_log_det, matmul, matmul_transposed, segment_sum
+from .linalg import Tensor, inverse_and_log_det
 
 CHUNK_PAIRS = 2**18  # pairs of levels gathered at once: 2 MiB a coefficient stays in cache
-
-
-class Elimination(NamedTuple):
-    """What eliminating the chain leaves of its terms' blocks, at given variances; unscaled.
-
-    Attributes
-    ----------
-    links, values : lists by term
-        Schur complements of the blocks with parents and with remaining terms.
-    inverses, W : lists of (s_m, s_m, L_m)
-        ``(T'AT + I)^-1`` of the own blocks' Schur complements ``A``, and ``T (T'AT + I)^-1 T'``.
-    log_det : ()
-        ``sum log|T'AT + I|``.
-    """
-
-    links: list[tuple[Tensor, ...]]
-    values: list[tuple[Tensor, ...]]
-    inverses: list[Tensor]
-    W: list[Tensor]
-    log_det: Tensor
 
 
 class Schur:
@@ -57,7 +37,7 @@ class Schur:
         self.Sigma_chain = [t @ t.T for t in T[:n_chain]]
         # (A Sigma + I)^-1, in a form without cancellation.
         self._R = [
-            _scaled(tf.constant(back), inverse, tf.constant(t.T))
+            between(tf.constant(back), inverse, tf.constant(t.T))
             for back, inverse, t in zip(T_inverse, elimination.inverses, T, strict=False)
         ]
         self.shapes = [(term.own.shape[0], term.own.shape[2]) for term in system.rest]
@@ -196,41 +176,6 @@ class Diagonal:
         return self._schur.join(list(map(_block_times, blocks, parts)))
 
 
-def eliminate(chain: tuple[EliminatedTerm, ...], T: list[Tensor]) -> Elimination:
-    """Eliminate nested terms in turn; each stays block-diagonal."""
-    own = [term.own for term in chain]
-    links = [term.links for term in chain]
-    values = [tuple(crossing.values for crossing in term.crossings) for term in chain]
-    inverses, W = [], []
-    log_det = tf.zeros([], tf.float64)
-    for m, term in enumerate(chain):
-        inverse, log_dets = inverse_and_log_det(spherical(T[m], own[m]))
-        inverses.append(inverse)
-        W.append(_scaled(tf.transpose(T[m]), inverse, tf.transpose(T[m])))
-        log_det += tf.reduce_sum(log_dets)
-        for j, parents in enumerate(term.parents):
-            later = m + 1 + j
-            n_parents = own[later].shape[2]
-            weights = matmul(W[m], links[m][j])
-            own[later] -= segment_sum(matmul_transposed(weights, links[m][j]), parents, n_parents)
-            links[later] = tuple(
-                link - segment_sum(matmul_transposed(weights, mine), parents, n_parents)
-                for link, mine in zip(links[later], links[m][j + 1 :], strict=True)
-            )
-            values[later] = tuple(
-                theirs - _inherited(weights, mine, crossing, j, theirs.shape[2])
-                for theirs, mine, crossing in zip(
-                    values[later], values[m], term.crossings, strict=True
-                )
-            )
-    return Elimination(links, values, inverses, W, log_det)
-
-
-def _inherited(weights: Tensor, values: Tensor, crossing: Crossing, j: int, n_pairs: int) -> Tensor:
-    at_pairs = tf.gather(weights, crossing.levels, axis=-1)
-    return segment_sum(matmul_transposed(at_pairs, values), crossing.positions[j], n_pairs)
-
-
 def block_diagonal(system: CouplingSystem, elimination: Elimination, i: int) -> Tensor:
     """Diagonal blocks (s, s, L) of one remaining term, ``H`` in ``M = T'HT + I``; unscaled."""
     own = system.rest[i].own
@@ -239,17 +184,6 @@ def block_diagonal(system: CouplingSystem, elimination: Elimination, i: int) -> 
         values, W = elimination.values[m][i], elimination.W[m]
         own -= _eliminated_part(values, W, crossing.levels, crossing.columns, own.shape[2])
     return own
-
-
-def spherical(T: Tensor, blocks: Tensor) -> Tensor:
-    """``T'HT + I`` level by level."""
-    identity = tf.eye(blocks.shape[0], dtype=tf.float64)[:, :, None]
-    return _scaled(T, blocks, T) + identity
-
-
-def _scaled(t: Tensor, blocks: Tensor, t_columns: Tensor) -> Tensor:
-    """``T' B T`` level by level."""
-    return matmul_transposed(t[:, :, None], matmul(blocks, t_columns[:, :, None]))
 
 
 def _eliminated_part(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from .._arrays import Array
 from ..gram.crossproducts import CrossProducts
 from ..gram.layout import Layout, gram_matrix, oriented, parents_and_links, with_columns_of
+from .elimination import Coupling, Nested
 from .linalg import Pattern, Tensor
 
 CHUNK_ENTRIES = 2**23  # entries of a dense intermediate product: 64 MiB
@@ -49,6 +50,20 @@ class ChainBlocks(NamedTuple):
     columns: Tensor
     positions: tuple[Tensor, ...]
     pattern: Tensor
+
+    @property
+    def nested(self) -> Nested:
+        """What eliminating it reads."""
+        couplings = [Coupling(self.fixed, None, self.parents)]
+        if self.pattern:
+            couplings.append(Coupling(self.values[:, None], self.levels, self.positions))
+        return Nested(self.own, self.parents, self.links, tuple(couplings))
+
+    def with_left(self, links: tuple[Tensor, ...], values: tuple[Tensor, ...]) -> ChainBlocks:
+        """The same with what eliminating earlier terms left of links and couplings."""
+        fixed, *others = values
+        of_factors = others[0][:, 0] if others else self.values
+        return self._replace(links=links, fixed=fixed, values=of_factors)
 
 
 class Raw(NamedTuple):
