@@ -76,16 +76,14 @@ from .inference.profiles import Profile
 from .inference.quantiles import check_level, normal_quantile
 from .inference.shares import VarianceShares, variance_shares
 from .model.estimates import estimates
-from .model.export import SCHEMA, from_text, reason, to_text
+from .model.export import from_text, reason, to_text
 from .model.fit import fit_model
 from .model.fitted import FittedModel
 from .model.messages import about_fit, why_not_kept
 from .model.prediction import NewRows, Predictor
-from .model.state import attributes_of
+from .model.state import attributes_of, of_this_version, with_version
 
 PredictionKind: TypeAlias = Literal["prediction", "confidence"]
-
-STATE_VERSION = "_format"  # key in a pickle
 
 
 class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
@@ -778,9 +776,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 tuple(map(self._column_name, columns.columns)) or (columns.name,),
                 columns.coefficient_names,
                 self.random_effects_[columns.name],
-                np.full_like(self.random_effects_[columns.name], np.nan)
-                if self._models is None
-                else self._effects_std(columns.name),
+                None if self._models is None else self._effects_std(columns.name),
             )
             for columns, grouping in zip(self._roles.factors, self._groupings, strict=True)
             if factor in (None, columns.name)
@@ -1543,19 +1539,11 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle or a copy holds: attributes, and the version of their form."""
-        return {**super().__getstate__(), STATE_VERSION: SCHEMA}
+        return with_version(super().__getstate__())
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         """Take attributes of the form of this version; an estimator without a fit has no other."""
-        attributes = dict(state)
-        found = attributes.pop(STATE_VERSION, None)
-        if found != SCHEMA and "coef_" in attributes:
-            written = "no version of the format" if found is None else f"format {found}"
-            raise ValueError(
-                f"This fitted {type(self).__name__} was pickled by another version of the package, "
-                f"with {written}; this version reads format {SCHEMA}. Fit again, or read it with "
-                "the version that wrote it."
-            )
+        attributes = of_this_version(state, type(self).__name__)
         super().__setstate__(attributes)
 
     def _comparable(self) -> dict[str, Any]:

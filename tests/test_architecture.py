@@ -116,7 +116,7 @@ MODULES = {
         "messages": {"estimates", "problem"},
         "monte_carlo": {"problem"},
         "prediction": {"fitted"},
-        "state": {"estimates", "fitted", "problem"},
+        "state": {"estimates", "export", "fitted", "problem"},
     },
     "inference": {
         "at_optimum": {"coefficients", "coordinates", "curvature", "parameters", "profiles"},

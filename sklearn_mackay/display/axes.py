@@ -1,4 +1,9 @@
-"""Axes, labels and legends of plots, so that texts fit."""
+"""Axes, labels and legends of plots, so that texts fit.
+
+matplotlib's constrained layout makes room for texts as they are, up to leaving the axes none. That
+labels of levels are shortened to their room, or left out where they could not be read, and that the
+title of an axis wraps at its length, is done here: ``Text(wrap=True)`` wraps at the figure's edge.
+"""
 
 from __future__ import annotations
 

@@ -27,15 +27,17 @@ class FactorEffects(NamedTuple):
         Names of the grouping columns, several of an interaction.
     coefficients : tuple of str
         "intercept" and slopes.
-    estimate, std : ndarray of shape (n_levels, s) or (n_outputs, n_levels, s)
-        Random effects and the standard deviations of their errors, NaN where not known.
+    estimate : ndarray of shape (n_levels, s) or (n_outputs, n_levels, s)
+        Random effects.
+    std : ndarray of the same shape, or None
+        Standard deviations of their errors; None where they are not known.
     """
 
     grouping: Grouping
     columns: tuple[str, ...]
     coefficients: tuple[str, ...]
     estimate: Array
-    std: Array
+    std: Array | None
 
 
 def random_effects_columns(
@@ -65,7 +67,7 @@ def random_effects_columns(
     names = np.array([factor.grouping.name for factor in factors], dtype=np.str_)
     coefficients = [np.tile(f.coefficients, f.grouping.n_levels) for f in factors]
     estimate = _stack([factor.estimate for factor in factors])
-    std = _stack([factor.std for factor in factors])
+    std = _stack([np.full_like(f.estimate, np.nan) if f.std is None else f.std for f in factors])
     columns: dict[str, Column] = {
         "factor": np.repeat(names, n_rows),
         **_label_columns(factors, n_rows),

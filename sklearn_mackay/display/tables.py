@@ -1,4 +1,9 @@
-"""Tables as text and as HTML."""
+"""Tables as text and as HTML.
+
+No library lays them out, since they are to print without a data frame's: a column has the digits
+that suit its smallest number and its largest, as R prints them, text counts the width of its
+characters in a terminal, and names that users chose are escaped.
+"""
 
 from __future__ import annotations
 

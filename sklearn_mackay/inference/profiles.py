@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize
 
 from .._arrays import Array
@@ -28,9 +29,9 @@ Prepare = Callable[[CrossProducts], Solve]
 
 LEAST_RESIDUAL = 1e-4  # of the standard deviation of y: stands for zero, where nothing divides
 OFF_ZERO = 0.1  # of its unit: where a standard deviation of zero starts to look for a better place
-ROUNDING = 1e-15  # of the deviance: its search ends there
-SLOPE = 1e-8
-MOST_STEPS = 1000
+ROUNDING = 1e-15  # of the deviance: a search ends there
+SLOPE = 1e-8  # of the deviance, in scaled coordinates: the same
+MOST_STEPS = 1000  # of a search
 ROOT_TOLERANCE = 1e-8  # of a bound, relative to the width of the search
 LONGEST_SEARCH = 60  # doublings of a step that looks for a bound
 PROFILE_STOPPING = Stopping(100, 1e-10)  # of the deviance, where a coefficient is held
@@ -245,16 +246,8 @@ def variance_zeta(model: FittedModel, solve: Solve, parameter: Parameter) -> Zet
         lowest[-1] = min(curve.estimate[-1], LEAST_RESIDUAL * np.sqrt(model.sigma2_scale))
     bounds = optimize.Bounds(lowest[others] / scale, np.inf)
     least = _deviance(model, solve(model.variances))
-    # Zero is stationary in a standard deviation, whatever the data say.
-    off_zero = np.where(is_sd[others], OFF_ZERO * unit[others], -np.inf)
-    starts = [np.maximum(curve.estimate[others], off_zero)]
     has_valleys = bool(model.untold) or _is_singular(model)
-    if has_valleys:
-        angles = ~is_sd[others]
-        mirrored, right, wide = starts[0].copy(), starts[0].copy(), unit[others].copy()
-        mirrored[angles] = np.pi - mirrored[angles]
-        right[angles] = wide[angles] = np.pi / 2
-        starts += [mirrored, right, wide]
+    starts = _starts(curve.estimate[others], unit[others], is_sd[others], several=has_valleys)
     n_starts = len(starts)
 
     def rise(value: float) -> float:
@@ -272,20 +265,14 @@ def variance_zeta(model: FittedModel, solve: Solve, parameter: Parameter) -> Zet
         if not len(others):
             return at(np.zeros(0))[0]
 
-        def search(start: Array) -> Any:
-            return optimize.minimize(
-                at,
-                start,
-                jac=True,
-                method="L-BFGS-B",
-                bounds=bounds,
-                options={"ftol": ROUNDING, "gtol": SLOPE, "maxiter": MOST_STEPS},
-            )
-
-        found = min((search(start / scale) for start in starts), key=lambda result: result.fun)
+        found = min(
+            (_search(at, start / scale, bounds) for start in starts),
+            key=lambda result: result.fun,
+        )
         stuck = is_sd[others] & (found.x == 0.0)
         if np.any(stuck):
-            again = search(np.where(stuck, OFF_ZERO * unit[others] / scale, found.x))
+            beside = np.where(stuck, OFF_ZERO * unit[others] / scale, found.x)
+            again = _search(at, beside, bounds)
             found = min(found, again, key=lambda result: result.fun)
         if has_valleys:
             starts[n_starts:] = [scale * found.x]
@@ -297,6 +284,35 @@ def variance_zeta(model: FittedModel, solve: Solve, parameter: Parameter) -> Zet
         step = max(step * float(np.sin(value)), 0.05)
         return Zeta(rise, float(np.cos(value)), -1.0, 1.0, step)
     return Zeta(lambda sd: rise(sd / unit_of_y), value * unit_of_y, 0.0, np.inf, step * unit_of_y)
+
+
+def _starts(
+    estimate: Array, unit: Array, is_sd: NDArray[np.bool_], *, several: bool
+) -> list[Array]:
+    """Where searches of the other coordinates begin: at the estimate, and where valleys may be."""
+    # Zero is stationary in a standard deviation, whatever the data say.
+    off_zero = np.where(is_sd, OFF_ZERO * unit, -np.inf)
+    starts = [np.maximum(estimate, off_zero)]
+    if several:
+        mirrored, right, wide = starts[0].copy(), starts[0].copy(), unit.copy()
+        mirrored[~is_sd] = np.pi - mirrored[~is_sd]
+        right[~is_sd] = wide[~is_sd] = np.pi / 2
+        starts += [mirrored, right, wide]
+    return starts
+
+
+def _search(
+    at: Callable[[Array], tuple[float, Array]], start: Array, bounds: optimize.Bounds
+) -> optimize.OptimizeResult:
+    """Descend from a start."""
+    return optimize.minimize(
+        at,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"ftol": ROUNDING, "gtol": SLOPE, "maxiter": MOST_STEPS},
+    )
 
 
 def coefficient_zeta(

@@ -1,4 +1,4 @@
-"""The attributes that a fit sets, from its estimates."""
+"""The attributes that a fit sets, from its estimates, and as a pickle holds them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from ..frames.options import RESIDUAL
 from ..frames.roles import ColumnRoles
 from ..frames.tables import Table
 from .estimates import Estimates
+from .export import SCHEMA
 from .fitted import keep
 from .problem import Fitted
+
+STATE_VERSION = "_format"  # key in a pickle
 
 
 def attributes_of(
@@ -129,3 +132,39 @@ def by_component(matrices: Mapping[str, Any]) -> dict[str, float | Array]:
 def penalty_of(sigma2: float, variance: float) -> float:
     """Ridge penalty that a prior variance stands for, equation (11) of docs/theory.md."""
     return sigma2 / variance if variance > 0 else float(np.inf)
+
+
+def with_version(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes as a pickle or a copy holds them, with the version of their form."""
+    return {**attributes, STATE_VERSION: SCHEMA}
+
+
+def of_this_version(state: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Attributes of a pickle, refused where a fit is of another form.
+
+    Parameters
+    ----------
+    state : mapping of str to object
+        From `with_version`; an estimator without a fit has no form that could be another.
+    name : str
+        Of the estimator, for the message.
+
+    Returns
+    -------
+    dict of str to object
+
+    Raises
+    ------
+    ValueError
+        For a fit that another version of the package wrote.
+    """
+    attributes = dict(state)
+    found = attributes.pop(STATE_VERSION, None)
+    if found != SCHEMA and "coef_" in attributes:
+        written = "no version of the format" if found is None else f"format {found}"
+        raise ValueError(
+            f"This fitted {name} was pickled by another version of the package, "
+            f"with {written}; this version reads format {SCHEMA}. Fit again, or read it with "
+            "the version that wrote it."
+        )
+    return attributes
