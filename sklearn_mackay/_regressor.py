@@ -77,7 +77,7 @@ from .inference.quantiles import check_level, normal_quantile
 from .inference.shares import VarianceShares, variance_shares
 from .model.estimates import estimates
 from .model.export import from_text, reason, to_text
-from .model.fit import fit_model
+from .model.fit import fit_model, pose
 from .model.fitted import FittedModel
 from .model.messages import about_fit, why_not_kept
 from .model.prediction import NewRows, Predictor
@@ -392,7 +392,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         y = y[columns.counted]
         # Before the fixed columns are centred, which may be in place.
         marks = mark_data(table, roles, columns, y, options) if y.ndim == 1 else None
-        design, response = lay_out(columns, y.reshape(len(y), -1), options)
+        posed = pose(*lay_out(columns, y.reshape(len(y), -1), options), options)
 
         def prepare(
             crossproducts: CrossProducts, layout: Layout, large: LargeColumns, *, reml: bool
@@ -408,7 +408,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             )
 
         with progress(self.verbose, self.tol) as report:
-            found = fit_model(design, response, options, prepare, report)
+            found = fit_model(posed, prepare, report)
         fits = [(fitted, estimates(fitted, errors)) for fitted, errors in found]
         attributes = attributes_of(fits, table, roles, groupings, has_outputs=y.ndim > 1)
         attributes["_marks"] = None if marks is None else {**marks, **mark_fit(fits[0][0])}

@@ -100,7 +100,7 @@ class Component(Protocol):
         ...
 
     def effects(self, b: Array, y_scale: float) -> Array:
-        """Effects in the user's units, of those that `Term.effects` or `Block.effects` returned."""
+        """Effects in the user's units, of a factor's levels (L, s) or a block's columns (p,)."""
         ...
 
     def parameters(self, basis: Array) -> list[tuple[str, tuple[int, ...]]]:

@@ -55,10 +55,6 @@ class Term:
         """Sparse ``Z`` of shape (n, L s), the coefficients of a level side by side."""
         return level_columns(self.codes, self.columns, self.n_levels)
 
-    def effects(self, b: Array, axes: Array | None) -> Array:
-        """Effects of the levels (L, s), which are the solution's."""
-        return b
-
 
 def level_columns(
     codes: NDArray[np.integer[Any]], columns: Array, n_levels: int

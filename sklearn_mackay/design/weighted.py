@@ -33,7 +33,7 @@ class WeightedRows:
         """Sum of the weights."""
         return float(np.sum(self.weights))
 
-    @cached_property
+    @property
     def root(self) -> Array:
         """Square roots of the weights."""
         return np.asarray(np.sqrt(self.weights))

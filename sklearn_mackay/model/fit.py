@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from .._machine import MODERATE, one_blas_thread
+from ..design.blocks import Block
 from ..design.design import Design
 from ..design.response import Response
 from ..evidence.identification import identify
@@ -32,14 +34,27 @@ class Prepare(Protocol):
         ...
 
 
-def fit_model(
-    design: Design,
-    response: Response,
-    options: Options,
-    prepare: Prepare,
-    report: Callable[[Iteration], None],
-) -> list[tuple[Fitted, MonteCarloErrors]]:
-    """Estimate a mixed model, or several that share everything but the response.
+@dataclass(frozen=True)
+class Posed:
+    """Problems of all responses of one design, and the only rows that they still need.
+
+    Attributes
+    ----------
+    problems : list of Problem
+        One for each response.
+    blocks : tuple of Block
+        Feature blocks, whose coefficients are combinations of their rows where these are fewer.
+    large : mapping of int to ndarray or sparse array of shape (n, L)
+        Columns of feature blocks without principal axes, by term.
+    """
+
+    problems: list[Problem]
+    blocks: tuple[Block, ...]
+    large: LargeColumns
+
+
+def pose(design: Design, response: Response, options: Options) -> Posed:
+    """Build Gram blocks, and find what they tell; rows end here.
 
     Parameters
     ----------
@@ -48,6 +63,47 @@ def fit_model(
     response : Response
         Responses; each has variances of its own.
     options : Options
+        What to estimate.
+
+    Returns
+    -------
+    Posed
+    """
+    with one_blas_thread(n_entries=response.y.size + design.X.shape[0] * design.X.shape[1]):
+        crossproducts, large = build_crossproducts(design, response.y)
+        active = [component for component in design.components if component.has_term]
+        identification = identify(
+            crossproducts,
+            [component.transform for component in active],
+            free=[component.name not in options.held for component in active],
+            residual=RESIDUAL not in options.held,
+            reml=options.method != "ml",
+        )
+    layout = choose_layout(crossproducts)
+    problems = [
+        Problem(
+            crossproducts=of_output(crossproducts, j),
+            layout=layout,
+            components=design.components,
+            fixed=design.fixed,
+            output=output,
+            weight_unit=design.weight_unit,
+            options=options,
+            identification=identification,
+        )
+        for j, output in enumerate(response.outputs)
+    ]
+    return Posed(problems, design.blocks, large)
+
+
+def fit_model(
+    posed: Posed, prepare: Prepare, report: Callable[[Iteration], None]
+) -> list[tuple[Fitted, MonteCarloErrors]]:
+    """Estimate a mixed model, or several that share everything but the response.
+
+    Parameters
+    ----------
+    posed : Posed
         What to estimate.
     prepare : callable
         ``prepare(crossproducts, layout, large, reml=...)`` returns an :class:`Engine`.
@@ -64,44 +120,19 @@ def fit_model(
     ValueError
         Where rows do not suffice to estimate variances, or the equations are singular.
     """
-    with one_blas_thread(n_entries=response.y.size + design.X.shape[0] * design.X.shape[1]):
-        crossproducts, large = build_crossproducts(design, response.y)
-        active = [component for component in design.components if component.has_term]
-        identification = identify(
-            crossproducts,
-            [component.transform for component in active],
-            free=[component.name not in options.held for component in active],
-            residual=RESIDUAL not in options.held,
-            reml=options.method != "ml",
-        )
-    layout = choose_layout(crossproducts)
-    found = []
-    for j, output in enumerate(response.outputs):
-        problem = Problem(
-            crossproducts=of_output(crossproducts, j),
-            layout=layout,
-            components=design.components,
-            fixed=design.fixed,
-            output=output,
-            weight_unit=design.weight_unit,
-            options=options,
-            identification=identification,
-        )
-        found.append(_fit_output(problem, design, large, prepare, report))
-    return found
+    return [_fit_output(problem, posed, prepare, report) for problem in posed.problems]
 
 
 def _fit_output(
     problem: Problem,
-    design: Design,
-    large: LargeColumns,
+    posed: Posed,
     prepare: Prepare,
     report: Callable[[Iteration], None],
 ) -> tuple[Fitted, MonteCarloErrors]:
     """Estimate the variances of one response."""
     _require_degrees_of_freedom(problem)
     crossproducts, options = problem.crossproducts, problem.options
-    engine = prepare(crossproducts, problem.layout, large, reml=options.method != "ml")
+    engine = prepare(crossproducts, problem.layout, posed.large, reml=options.method != "ml")
     with one_blas_thread(n_entries=crossproducts.dense_order**2, limit=MODERATE):
         optimum, errors = estimate_with(engine, problem, report)
     if not optimum.solution.finite:
@@ -110,19 +141,15 @@ def _fit_output(
             "nearly collinear (sparse ones are not centred). Remove some, give a positive `alpha`, "
             "or pass a dense X."
         )
-    columns = list(zip(problem.active, design.terms, crossproducts.terms, strict=True))
-    effects = {
-        component.name: term.effects(b, gram.axes)
-        for (component, term, gram), b in zip(columns, optimum.solution.b, strict=True)
-    }
+    axes = [term.axes for term in crossproducts.terms if term.is_block]
+    n_factors = len(crossproducts.terms) - len(posed.blocks)
+    names, b = [component.name for component in problem.active], optimum.solution.b
+    blocks = list(zip(names[n_factors:], posed.blocks, axes, b[n_factors:], strict=True))
+    effects = dict(zip(names[:n_factors], b[:n_factors], strict=True))
+    effects |= {name: block.effects(of_block, along) for name, block, along, of_block in blocks}
     loadings = None
-    if not large and _is_kept(problem, is_exact=engine.name == "exact"):
-        axes = [term.axes for term in crossproducts.terms if term.is_block]
-        names = [component.name for component in problem.active if component.is_feature]
-        loadings = {
-            name: block.loadings(along)
-            for name, block, along in zip(names, design.blocks, axes, strict=True)
-        }
+    if not posed.large and _is_kept(problem, is_exact=engine.name == "exact"):
+        loadings = {name: block.loadings(along) for name, block, along, _ in blocks}
     return Fitted(problem, optimum, effects, loadings, engine.name, engine.kernel), errors
 
 

@@ -17,7 +17,7 @@ from sklearn_mackay.evidence.solution import Engine
 from sklearn_mackay.frames.options import RESIDUAL
 from sklearn_mackay.kernels.exact import prepare
 from sklearn_mackay.model.estimates import Estimates, estimates
-from sklearn_mackay.model.fit import fit_model
+from sklearn_mackay.model.fit import fit_model, pose
 from sklearn_mackay.model.problem import Fitted
 
 N = 30
@@ -367,7 +367,7 @@ def exact_engine(crossproducts, layout, large, *, reml):
 
 def fit(X, y, weights, settings, factors=()) -> tuple[Fitted, Estimates]:
     design, response = laid_out(X, y, weights, settings, factors)
-    ((fitted, errors),) = fit_model(design, response, settings, exact_engine, lambda _: None)
+    ((fitted, errors),) = fit_model(pose(design, response, settings), exact_engine, lambda _: None)
     return fitted, estimates(fitted, errors)
 
 
