@@ -2,7 +2,11 @@
 
 A structure of order ``s`` is linear here, ``Sigma = sum_i phi_i E_i`` with symmetric units ``E_i``,
 which are its derivatives. Code outside of this module asks a structure; it does not ask which one
-it is. Another one, such as compound symmetry, is another class with these methods.
+it is.
+
+Of another one these are the methods to write. It also has to survive the units of the columns,
+``A Sigma A'``, in which `design/terms.py` scales slopes apart; and angles of correlations in
+`inference/coordinates.py` are for a covariance that is either diagonal or has all of them free.
 """
 
 from __future__ import annotations

@@ -254,7 +254,7 @@ def lay_out(columns: Columns, y: Array, options: Options) -> tuple[Design, Respo
     residual, offset = regress(X, y, rows, fixed)
     n_columns = user_columns.shape[1] + options.fit_intercept
     if len(fixed.dropped) and is_saturated(y, residual, rows, n_columns):
-        X, fixed = least_norm_fixed_part(user_columns, center, rows, fixed)
+        X, fixed = least_norm_fixed_part(user_columns, center, rows, X, fixed)
         residual, offset = regress(X, y, rows, fixed)
     design = Design(
         rows=rows,

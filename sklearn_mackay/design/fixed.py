@@ -125,7 +125,7 @@ def build_fixed_part(
 
 
 def least_norm_fixed_part(
-    columns: Matrix, center: Array, rows: WeightedRows, fixed: FixedPart
+    columns: Matrix, center: Array, rows: WeightedRows, X: Matrix, fixed: FixedPart
 ) -> tuple[Matrix, FixedPart]:
     """The same span in a basis whose coefficients have least norm, the limit of ``Ridge``.
 
@@ -134,7 +134,7 @@ def least_norm_fixed_part(
     columns, center, rows
         As for `build_fixed_part`; sparse columns become dense, which is no burden where they are no
         fewer than the rows.
-    fixed : FixedPart
+    X, fixed
         What it made of them, without a penalty.
 
     Returns
@@ -152,11 +152,21 @@ def least_norm_fixed_part(
     root = np.sqrt(rows.weights / rows.total)[:, None]
     _, singular_values, vectors = linalg.svd(root * columns, full_matrices=False)
     basis = np.asarray(vectors[:rank].T / singular_values[:rank])
-    X, penalty, to_coefficients = _in_basis(columns, basis, center, 0.0, fixed.has_intercept)
-    nothing = fixed.dropped[:0]
-    return X, FixedPart(
-        penalty, to_coefficients, fixed.has_intercept, 0.0, nothing, fixed.condition
+    new, penalty, to_coefficients = _in_basis(columns, basis, center, 0.0, fixed.has_intercept)
+    # Both bases have one span, so that the criterion is that of the columns that were kept.
+    log_det = fixed.log_det_basis + 0.5 * (_log_det_gram(new, rows) - _log_det_gram(X, rows))
+    return new, FixedPart(
+        penalty=penalty,
+        to_coefficients=to_coefficients,
+        has_intercept=fixed.has_intercept,
+        log_det_basis=log_det,
+        dropped=fixed.dropped[:0],
+        condition=fixed.condition,
     )
+
+
+def _log_det_gram(X: Matrix, rows: WeightedRows) -> float:
+    return float(np.linalg.slogdet(rows.gram(X))[1]) if X.shape[1] else 0.0
 
 
 def _in_basis(

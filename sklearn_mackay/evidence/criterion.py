@@ -1,4 +1,4 @@
-"""The criteria and the certificate: deviance, and what must hold at a variance of zero."""
+"""The criteria: the deviance, and its change where only its slope is known."""
 
 from __future__ import annotations
 

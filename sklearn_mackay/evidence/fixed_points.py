@@ -1,7 +1,4 @@
-"""From one solution to the next variances: MacKay, MM, Hinton's quick method, Newton.
-
-Every update is a pure function of a :class:`PenalizedSolution`. `free` says which terms may move.
-"""
+"""From one solution to the next variances: MacKay, MM, Hinton's quick method."""
 
 from __future__ import annotations
 

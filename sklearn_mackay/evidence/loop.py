@@ -1,6 +1,7 @@
 """The variance loop: solve, look, move, until nothing moves.
 
-Knows no data and no engine: `solve` maps variances to a :class:`PenalizedSolution`.
+Knows no engine: `solve` maps variances to a :class:`PenalizedSolution`; of Gram blocks it reads the
+constants of the criterion and the size of y.
 """
 
 from __future__ import annotations

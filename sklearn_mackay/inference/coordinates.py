@@ -1,4 +1,4 @@
-"""How sure estimates are: degrees of freedom, intervals, comparison and shares of variance.
+"""Coordinates of the variances in which the deviance is smooth.
 
 Variances are looked at as standard deviations and correlations of the user's coefficients. With
 the rows of a Cholesky factor of the correlations on the unit sphere, by angles, the deviance is

@@ -345,8 +345,10 @@ class IterativeEngine:
         return self._was_at(variances) and self._reached <= REPORTED
 
     def _was_at(self, variances: Variances) -> bool:
-        relative = [S / variances.sigma2 for S in variances.Sigma]
-        return self._last is not None and all(map(np.allclose, relative, self._last[0]))
+        if self._last is None:
+            return False
+        pairs = zip(variances.Sigma, self._last[0], strict=True)
+        return all(np.allclose(S / variances.sigma2, there, atol=0.0) for S, there in pairs)
 
     def _solved_at(self, variances: Variances) -> tuple[Linearised, Probes, float]:
         if not self._was_at(variances):

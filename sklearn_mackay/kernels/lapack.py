@@ -1,4 +1,4 @@
-"""Dense factorisations by LAPACK, and roots of small covariances."""
+"""Dense factorisations by LAPACK."""
 
 from __future__ import annotations
 

@@ -29,8 +29,7 @@ DOCUMENT = ("format", "schema", "parameters", "fixed", "blocks", "factors", "att
 FACTOR = ("name", "columns", "slopes", "intercept", "coefficient_names", "labels")
 ITERATION = ("step", "deviance", "change", "variances")
 
-# What a fit sets, in three parts: what the text has, the one that only a fit with names of columns
-# has, and what the text has in a form of its own or not at all.
+# What a fit sets and the text has as it is: always, and where columns have names.
 ATTRIBUTES = (
     "coef_",
     "intercept_",
@@ -62,7 +61,6 @@ ATTRIBUTES = (
 )
 NAMES = "feature_names_in_"
 CHOICES = {"solver_": ("exact", "iterative"), "kernel_": ("lapack", "tensorflow")}
-ASIDE = ("_models", "_marks", "_roles", "_groupings", "groups_", "group_levels_")
 
 PSD_RTOL = 1e-8  # rounding of a covariance beside the product of its standard deviations
 

@@ -440,3 +440,16 @@ def test_rows_in_blocks_give_the_same(data, monkeypatch):
     assert_close(blocks.y, whole.y)
     assert_close(blocks.X @ blocks.X.T, whole.X @ whole.X.T)
     assert_allclose(blocks.fixed.log_det_basis, whole.fixed.log_det_basis, rtol=RTOL)
+
+
+@in_both_containers
+@with_and_without_intercept
+def test_combinations_that_fit_every_row_leave_the_criterion(rng, fit_intercept, container):
+    X = rng.normal(size=(N, 2))
+    y = X @ [2.0, -1.0]
+    settings = options(0.0, fit_intercept, held={RESIDUAL: np.array([[1.0]])})
+    _, alone = fit(container(X), y, np.ones(N), settings)
+    fitted, twice = fit(container(np.column_stack([X, X[:, 0] - X[:, 1]])), y, np.ones(N), settings)
+    assert len(fitted.problem.fixed.dropped) == 0
+    assert_close(twice.deviance, alone.deviance)
+    assert twice.n_parameters == alone.n_parameters
