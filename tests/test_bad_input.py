@@ -16,6 +16,12 @@ N = 60
 ROUNDING = 1e-12  # least squares on 60 rows
 INVARIANT = 1e-8  # two fits by a loop that ends at 1e-7 of the deviance with one more Newton step
 EXACT_FIT_RTOL = 1e-5  # a residual below 1e-12 of the squares counts as none, 1e-6 of y
+EXACT_ATOL = 1e-11  # of y of order ten, which least squares fits
+LIMIT_ATOL = 1e-3  # effects have a mean of zero only in the limit of no residual variance
+LIMIT_RTOL = 0.01  # of their variance in the same limit
+SLOPES_ATOL = 1e-4  # of y, where a residual below EXACT_FIT_RTOL is spread over slopes too
+UNIT_RTOL = 1e-6  # two fits whose residual variance has another unit
+COLLINEAR_ATOL = 1e-4  # a condition of 1e10 leaves six digits of a prediction
 
 EXACT_FIT = "fits y exactly: the residual variance is zero, and variances cannot be estimated"
 
@@ -234,7 +240,7 @@ def test_precision_weights_may_have_any_sum(data):
     weights = np.full(N, 0.04)
     model = by_subject(weight_type="precision").fit(data.frame, data.y, sample_weight=weights)
     expected = by_subject().fit(data.frame, data.y)
-    assert_allclose(model.coef_, expected.coef_, rtol=1e-6)
+    assert_allclose(model.coef_, expected.coef_, rtol=UNIT_RTOL)
 
 
 GROUPS_ERRORS = {
@@ -474,7 +480,7 @@ def test_y_is_a_function_of_the_features(data, method):
     model = fit_warned(by_subject(method=method), EXACT_FIT, data.frame, y)
     assert model.variance_components_ == {"subject": 0.0, "residual": 0.0}
     assert_allclose(fixed_estimates(model), [1.0, 2.0, -3.0], rtol=ROUNDING)
-    assert_allclose(model.predict(data.frame), y, rtol=0, atol=1e-11)
+    assert_allclose(model.predict(data.frame), y, rtol=0, atol=EXACT_ATOL)
 
 
 def test_y_is_a_function_of_the_features_without_groups(data):
@@ -495,7 +501,7 @@ def test_y_is_a_function_of_features_and_groups(data, method):
     found = model.random_effects_["subject"][:, 0]
     # Their mean belongs to the intercept only in the limit of a residual variance of zero.
     assert_allclose(found - found.mean(), centred, rtol=0, atol=EXACT_FIT_RTOL)
-    assert_allclose(found, centred, rtol=0, atol=1e-3)
+    assert_allclose(found, centred, rtol=0, atol=LIMIT_ATOL)
 
 
 @pytest.mark.parametrize("method", ["reml", "ml", "mackay", "quick"])
@@ -505,7 +511,7 @@ def test_variance_between_groups_of_an_exact_fit(data, method):
     model = by_subject(method=method)
     fit_warned(model, "fits y exactly", data.frame, y)
     expected = np.var(data.effects, ddof=int(method != "ml"))
-    assert_allclose(model.variance_components_["subject"], expected, rtol=0.01)
+    assert_allclose(model.variance_components_["subject"], expected, rtol=LIMIT_RTOL)
 
 
 def test_y_is_a_function_of_slopes_by_group(data):
@@ -513,7 +519,7 @@ def test_y_is_a_function_of_slopes_by_group(data):
     model = by_subject(random_slopes={"subject": ["x"]})
     fit_warned(model, EXACT_FIT, data.frame, y)
     assert model.variance_components_["residual"] == 0.0
-    assert_allclose(model.predict(data.frame), y, rtol=0, atol=1e-4)
+    assert_allclose(model.predict(data.frame), y, rtol=0, atol=SLOPES_ATOL)
 
 
 COLLINEAR = {
@@ -581,7 +587,9 @@ def test_nearly_collinear_columns(data, rng):
     # The difference of the two columns is a column of its own.
     noise = (X["w"] - X["x"]) / np.std(X["w"] - X["x"])
     equivalent = by_subject(fixed_features=["x", "z", "w"]).fit(X.assign(w=noise), data.y)
-    assert_allclose(model.predict(X), equivalent.predict(X.assign(w=noise)), rtol=0, atol=1e-4)
+    assert_allclose(
+        model.predict(X), equivalent.predict(X.assign(w=noise)), rtol=0, atol=COLLINEAR_ATOL
+    )
 
 
 @pytest.mark.parametrize("value", [0.0, 3.7])

@@ -57,6 +57,11 @@ PROFILE_RTOL = 1e-6  # the rise of a criterion at the bound of a profile interva
 SAME = 1e-10  # scores of the same fits
 ENGINE_RTOL = 1e-8  # of one engine's numbers on another device
 TIGHT = 1e-12  # a `tol` where the last digits of an answer are compared
+TOL = 1e-7  # the estimator's default
+SMALL_UNIT = 1e-7  # of y: a variance of order one becomes 1e-14
+SMALL_VARIANCE = 1e-13  # ten times the square of that unit
+DRAWN_RTOL = 0.05  # of a variance of 50,000 drawn rows: eight standard errors
+DRAWN_LEVELS_RTOL = 0.1  # of a variance of 5,000 drawn levels: five standard errors
 NIST_DIGITS = 8  # SmLs01 to SmLs06, and SiRstv: from digits of the data that float64 holds
 NIST_HARD_DIGITS = 6  # AtmWtAg has seven constant leading digits, SmLs07 to SmLs09 thirteen
 SERVING_SECONDS = 0.3  # what the thread asks for behind a web service; it takes a hundredth of this
@@ -441,9 +446,9 @@ def test_small_units_of_y_are_no_zero_variance(rng):
     X, y, _ = between_and_within(rng, centred=False)
     y = y + rng.normal(size=12)[X[:, 2].astype(int)]
     expected = MacKayMixedRegressor(groups=[2]).fit(X, y)
-    model = MacKayMixedRegressor(groups=[2]).fit(X, 1e-7 * y)
-    assert 0.0 < model.variance_components_["x2"] < 1e-13
-    found = fixed_estimates(model) / 1e-7
+    model = MacKayMixedRegressor(groups=[2]).fit(X, SMALL_UNIT * y)
+    assert 0.0 < model.variance_components_["x2"] < SMALL_VARIANCE
+    found = fixed_estimates(model) / SMALL_UNIT
     assert_allclose(found, fixed_estimates(expected), rtol=ROUNDING)
 
 
@@ -658,9 +663,9 @@ def test_a_good_fit_of_many_rows_raises_no_alarm(rng):
     for offset in (0.0, 1e6):
         model = MacKayMixedRegressor(groups=[2]).fit(X, y + offset)
         assert model.converged_
-        assert model.history_[-1]["change"] <= 1e-7
+        assert model.history_[-1]["change"] <= TOL
         assert model.n_iter_ <= 10
-    assert_allclose(model.variance_components_["residual"], 1.0, rtol=0.05)
+    assert_allclose(model.variance_components_["residual"], 1.0, rtol=DRAWN_RTOL)
 
 
 # Defects of other programs: prediction.
@@ -773,7 +778,7 @@ def test_crossed_factors_take_little_memory():
     # statsmodels#7214: a dense indicator matrix of 100,000 rows and 10,000 levels takes 8 GB.
     done = run_python(CROSSED_FIT + CROSSED_MEMORY)
     found, memory = json.loads(done.stdout)
-    assert_allclose(found[2:], 1.0, rtol=0.1)  # the variances that were drawn from
+    assert_allclose(found[2:], 1.0, rtol=DRAWN_LEVELS_RTOL)  # the variances that were drawn from
     assert memory < CROSSED_BYTES
 
 
@@ -884,7 +889,7 @@ def test_nist_digits(name, method):
     tau2, sigma2, digits = NIST[name]
     codes, y = read_nist(name)
     # SiRstv is close to a variance of zero (F = 1.18), where the default leaves six digits.
-    tol = TIGHT if name == "SiRstv" else 1e-7
+    tol = TIGHT if name == "SiRstv" else TOL
     model = MacKayMixedRegressor(groups=[0], method=method, tol=tol).fit(codes, y)
     found = np.array([model.variance_components_["x0"], model.variance_components_["residual"]])
     log_relative_error = -np.log10(np.maximum(np.abs(found / [tau2, sigma2] - 1), 1e-16))

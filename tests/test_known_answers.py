@@ -28,6 +28,15 @@ THETA_RTOL = 1e-5  # published values differ by this between BLAS libraries
 SIGMA_RTOL = 1e-6  # published to seven digits or more
 CLOSED_FORM_RTOL = 1e-8  # the loop ends with a full Newton step, which squares 1e-4
 DENSE_RTOL = 1e-9  # a hundred iterations of the same arithmetic in another order
+COEFFICIENT_ATOL = 1e-8  # published to eight digits after the point
+INTERCEPT_STD_ATOL = 5e-8  # published to seven digits after the point
+CORRELATION_ATOL = 5e-4  # published to three digits after the point
+DOF_ATOL = 5e-6  # published to five digits after the point
+INSTEVAL_RTOL = 1e-3  # lme4 stopped early there: its last digits are up to 4e-4 off
+QUICK_RTOL = 1e-7  # published to ten digits, by a loop that ends at 1e-10
+PRINTED_DIRECTION = 1e-3  # a direction is printed to three digits, which its variance is zero to
+CLOSED_FORM_CRITERION = 1e-14  # of a criterion, which is flat at the optimum
+NIST_RTOL = 1e-6  # leading digits in common, or a variance next to zero, leave six digits
 
 MODELS = {
     name: {"random_slopes": {"Subject": ["Days"]}}
@@ -218,11 +227,11 @@ def test_published_ml(name):
 
 def test_published_standard_errors():
     model = fit_reference(load_reference("sleepstudy"), method="ml")
-    assert_allclose(fixed_estimates(model), [251.40510485, 10.46728596], atol=1e-8)
+    assert_allclose(fixed_estimates(model), [251.40510485, 10.46728596], atol=COEFFICIENT_ATOL)
     std = fixed_errors(model)
     assert_allclose(std, [6.63229531, 1.50223879], rtol=STD_RTOL)
     model = fit_reference(load_reference("dyestuff2"), method="ml")
-    assert_allclose(model.intercept_std_, 0.6669857, atol=5e-8)
+    assert_allclose(model.intercept_std_, 0.6669857, atol=INTERCEPT_STD_ATOL)
 
 
 PUBLISHED_REML = {
@@ -246,7 +255,7 @@ def test_published_reml(name):
         assert_allclose(found, expected, rtol=0, atol=unit)
     if name == "sleepstudy":
         Sigma = components["Subject"]
-        assert abs(Sigma[0, 1] / np.sqrt(Sigma[0, 0] * Sigma[1, 1]) - 0.066) <= 5e-4
+        assert abs(Sigma[0, 1] / np.sqrt(Sigma[0, 0] * Sigma[1, 1]) - 0.066) <= CORRELATION_ATOL
 
 
 def insteval_service_by_dept() -> tuple[pd.DataFrame, dict]:
@@ -292,9 +301,8 @@ def test_published_ml_of_insteval(make, criterion, unit, variances):
     model = MacKayMixedRegressor(method="ml", **parameters).fit(X, y)
     assert abs(deviance(model) - criterion) <= unit
     for name, expected in variances.items():
-        # lme4 stopped early there: its last digits are up to 4e-4 off.
         found = np.diag(np.atleast_2d(model.variance_components_[name]))
-        assert_allclose(found, expected, rtol=1e-3)
+        assert_allclose(found, expected, rtol=INSTEVAL_RTOL)
 
 
 # The published quick method.
@@ -366,7 +374,7 @@ def test_quick_converges_to_the_same_point_by_itself():
     reference = load_reference("sleepstudy")
     model = fit_reference(reference, method="quick", covariance="diagonal", tol=1e-10)
     Sigma = model.variance_components_["Subject"]
-    assert_allclose(np.diag(Sigma), PUBLISHED_QUICK_V["values"], rtol=1e-7)
+    assert_allclose(np.diag(Sigma), PUBLISHED_QUICK_V["values"], rtol=QUICK_RTOL)
     assert model.converged_
 
 
@@ -394,8 +402,7 @@ def test_quick_with_a_full_covariance_says_which_direction_it_lost():
     assert "method='reml' or 'mackay'" in message
     Sigma = model.variance_components_["Subject"]
     direction = np.array([-0.308, 1.0])
-    # The direction is printed to three digits, which is what its variance is zero to.
-    assert direction @ Sigma @ direction <= 1e-3 * np.trace(Sigma)
+    assert direction @ Sigma @ direction <= PRINTED_DIRECTION * np.trace(Sigma)
     assert np.all(np.isfinite(Sigma))
     assert np.all(np.isfinite(model.random_effects_["Subject"]))
     assert np.all(np.isfinite([*fixed_estimates(model), model.log_likelihood_]))
@@ -414,12 +421,12 @@ def test_closed_form_of_the_one_way_layout(name, method):
     tau2, sigma2, criterion = one_way_reml(y)
     assert_allclose(model.variance_components_["Batch"], tau2, rtol=10 * CLOSED_FORM_RTOL)
     assert_allclose(model.variance_components_["residual"], sigma2, rtol=CLOSED_FORM_RTOL)
-    assert_allclose(deviance(model), criterion, rtol=1e-14)
+    assert_allclose(deviance(model), criterion, rtol=CLOSED_FORM_CRITERION)
 
 
 def test_trace_of_the_hat_matrix():
     model = fit_reference(load_reference("dyestuff"))
-    assert abs(1 + model.effective_dof_["Batch"] - 4.91263) <= 5e-6
+    assert abs(1 + model.effective_dof_["Batch"] - 4.91263) <= DOF_ATOL
 
 
 def fit_one_way(y: np.ndarray) -> tuple[float, float]:
@@ -444,7 +451,7 @@ def test_nist_small_levels(name):
 def test_nist_silicon_resistivity():
     y = np.array([line.split() for line in SI_RSTV.split("\n") if line], dtype=np.float64)
     certified = [3.909474800000000e-4, 1.083182800000000e-2]
-    assert_allclose(fit_one_way(y), certified, rtol=1e-6)
+    assert_allclose(fit_one_way(y), certified, rtol=NIST_RTOL)
     assert_allclose(fit_one_way(y), exact_mean_squares(y), rtol=10 * CLOSED_FORM_RTOL)
 
 
@@ -452,4 +459,4 @@ def test_nist_atomic_weight_of_silver():
     y = np.array([float(f"107.868{digits}") for digits in ATM_WT_AG.split()]).reshape(2, 24)
     with pytest.warns(UserWarning, match="'x0' has only 2 levels: its variance is poorly determi"):
         found = fit_one_way(y)
-    assert_allclose(found, [1.420910809178744e-10, 2.281559329710145e-10], rtol=1e-6)
+    assert_allclose(found, [1.420910809178744e-10, 2.281559329710145e-10], rtol=NIST_RTOL)

@@ -31,6 +31,12 @@ EXTREME_RTOL = 1e-12  # powers of ten round once
 SHIFT_RTOL = 1e-6  # a shift by 1e6 is squared in the variance of the intercept
 EXACT_FIT_RTOL = 1e-5  # a residual below 1e-12 of the squares counts as none, 1e-6 of y
 ZERO_RTOL = 1e-12  # without variances only ordinary least squares is left
+WEIGHT_EXCESS = 1e-9  # of weights over one, which numbers follow in proportion
+SQUARED_SHIFT = 1e-16  # of the square of a shift: rounding of a variance of that size
+NEAR_ZERO_RTOL = 1e-3  # near zero `tol` leaves a variance a wider margin, relative to itself
+CORRELATION_RTOL = 1e-7  # of a correlation of one, from rounded entries; 2e-16 was seen
+NEGATIVE_RTOL = 1e-15  # a negative eigenvalue of this relative size is rounding
+RISE_RTOL = 1e-10  # of a deviance from one iteration to the next: rounding
 
 
 @pytest.fixture
@@ -483,8 +489,8 @@ def test_precision_weights_have_no_unit(data, rng, unit):
 def test_weights_of_almost_one(data, weight_type):
     model = MacKayMixedRegressor(weight_type=weight_type, **SLOPES)
     expected = MacKayMixedRegressor(**SLOPES).fit(data.frame, data.y)
-    model.fit(data.frame, data.y, sample_weight=np.full(len(data.y), 1 + 1e-9))
-    assert_same_numbers(model, expected, rtol=10 * 1e-9)
+    model.fit(data.frame, data.y, sample_weight=np.full(len(data.y), 1 + WEIGHT_EXCESS))
+    assert_same_numbers(model, expected, rtol=10 * WEIGHT_EXCESS)
 
 
 # Groups given to fit.
@@ -677,7 +683,7 @@ def test_shift_of_a_slope_with_full_covariance(data, shift):
     model = MacKayMixedRegressor(**SLOPES).fit(shifted, data.y)
     back = np.array([[1.0, shift], [0.0, 1.0]])
     Sigma = back @ model.variance_components_["a"] @ back.T
-    atol = 1e-16 * shift**2 + INVARIANT
+    atol = SQUARED_SHIFT * shift**2 + INVARIANT
     assert_allclose(Sigma, expected.variance_components_["a"], rtol=0, atol=atol)
     assert_allclose(model.log_likelihood_, expected.log_likelihood_, rtol=INVARIANT)
     assert_allclose(model.coef_, expected.coef_, rtol=INVARIANT)
@@ -867,9 +873,8 @@ def test_optimum_just_above_zero(rng, theta, method):
     X = np.repeat(np.arange(10), 5)[:, None]
     model = MacKayMixedRegressor(groups=[0], method=method, max_iter=1000).fit(X, y.ravel())
     found = model.variance_components_
-    # Near zero `tol` leaves the variance a wider margin, relative to itself.
-    assert_allclose(np.sqrt(found["x0"] / found["residual"]), theta, rtol=1e-3)
-    assert_allclose(found["residual"], 1.0, rtol=1e-5)
+    assert_allclose(np.sqrt(found["x0"] / found["residual"]), theta, rtol=NEAR_ZERO_RTOL)
+    assert_allclose(found["residual"], 1.0, rtol=OPTIMUM_RTOL)
     assert not model.singular_
 
 
@@ -954,8 +959,8 @@ def test_correlation_of_one(rng, method, sign):
     assert model.singular_
     assert model.converged_
     correlation = Sigma[0, 1] / np.sqrt(Sigma[0, 0] * Sigma[1, 1])
-    assert_allclose(correlation, sign, rtol=1e-7)
-    assert np.linalg.eigvalsh(Sigma)[0] >= -1e-15 * np.trace(Sigma)
+    assert_allclose(correlation, sign, rtol=CORRELATION_RTOL)
+    assert np.linalg.eigvalsh(Sigma)[0] >= -NEGATIVE_RTOL * np.trace(Sigma)
     A = np.column_stack([np.ones(80), x])
     twin = dense_at(model, [term(codes, np.ones(80), x)], A, y, reml=method != "ml")
     assert_allclose(deviance(model), twin.deviance, rtol=DENSE_RTOL)
@@ -1018,7 +1023,7 @@ def test_history(data, method):
         assert np.shape(history[-1]["variances"][name]) == np.shape(variance)
         assert_allclose(history[-1]["variances"][name], variance, rtol=ROUNDING)
     deviances = np.array([entry["deviance"] for entry in history])
-    assert np.all(np.diff(deviances) <= 1e-10 * np.abs(deviances[1:]))
+    assert np.all(np.diff(deviances) <= RISE_RTOL * np.abs(deviances[1:]))
     # Up to a constant it is the deviance of the user's y at these variances.
     twins = [
         dense(

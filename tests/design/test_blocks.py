@@ -28,6 +28,18 @@ SCALED = 1e-8  # relative, of variances under a change of units
 CRITERION = 1e-6  # in units of the deviance
 ROUNDING = 1e-9  # relative, the same equations in another arrangement
 MANY_ERRORS = 5.0  # Monte Carlo standard errors
+DENSE = 1e-7  # relative, of coefficients by a dense covariance of the rows; 4e-14 was seen
+DENSE_EFFECTS = 1e-8  # of effects of order one, and relative, of predictions, by the same
+STATIONARY = 1e-4  # of the squares of a block: two terms of a derivative that cancel at an optimum
+OFFSET = 1e-7  # relative, of columns moved by 1e4, whose squares keep eight digits of their spread
+SAME_CRITERION = 1e-12  # relative, of a criterion that is flat at the optimum
+SAME_VARIANCE = 1e-8  # relative, of two ways to one optimum
+NEXT_TO_ZERO = 1e-10  # of a number of order one that is zero
+IN_TURN = 1e-7  # of coefficients and predictions: each of two fits ends where it likes
+PROBED = 2e-3  # of coefficients of order one, whose variances err by those of the probes
+PROBED_PREDICTION = 0.02  # of predictions, sums of several such coefficients
+ML_SHRINKS = 0.1  # relative, of alpha: ML takes the one coefficient that is not penalised for known
+MACKAY = 1e-5  # relative, of alpha: the same optimum, by a method that ends by its own changes
 
 SHAPES = {"tall": (120, 8), "square": (30, 30), "wide": (40, 90)}
 
@@ -203,8 +215,8 @@ def test_units_of_the_response_and_of_a_block(rng):
 def test_an_offset_of_the_columns_changes_the_intercept_only(rng):
     X, y = regression(rng, 60, 6)
     base, moved = (MacKayMixedRegressor(alpha="auto").fit(Z, y) for Z in (X, X + 1e4))
-    assert_allclose(moved.coef_, base.coef_, rtol=1e-7)
-    assert_allclose(moved.predict(X + 1e4), base.predict(X), rtol=1e-7)
+    assert_allclose(moved.coef_, base.coef_, rtol=OFFSET)
+    assert_allclose(moved.predict(X + 1e4), base.predict(X), rtol=OFFSET)
 
 
 def with_groups(rng, n=300):
@@ -234,16 +246,16 @@ def test_groups_and_blocks_in_one_criterion(rng):
     VF = np.linalg.solve(V, F)
     beta = np.linalg.solve(F.T @ VF, VF.T @ y)
     Py = np.linalg.solve(V, y - F @ beta)
-    assert_allclose([model.coef_[0], model.intercept_], beta, rtol=1e-7)
-    assert_allclose(model.coef_[1:5], v["a"] * A.T @ Py, rtol=1e-7)
-    assert_allclose(model.coef_[5:9], v["b"] * B.T @ Py, rtol=1e-7)
-    assert_allclose(model.random_effects_["x9"][:, 0], v["x9"] * G[0].T @ Py, atol=1e-8)
-    assert_allclose(model.predict(X), y - v["residual"] * Py, rtol=1e-8)
+    assert_allclose([model.coef_[0], model.intercept_], beta, rtol=DENSE)
+    assert_allclose(model.coef_[1:5], v["a"] * A.T @ Py, rtol=DENSE)
+    assert_allclose(model.coef_[5:9], v["b"] * B.T @ Py, rtol=DENSE)
+    assert_allclose(model.random_effects_["x9"][:, 0], v["x9"] * G[0].T @ Py, atol=DENSE_EFFECTS)
+    assert_allclose(model.predict(X), y - v["residual"] * Py, rtol=DENSE_EFFECTS)
     # Stationary in every variance.
     P = np.linalg.inv(V)
     P -= VF @ np.linalg.solve(F.T @ VF, VF.T)
     for Z in (*G, A, B):
-        assert abs(np.sum((Z.T @ P) * Z.T) - np.sum((Z.T @ Py) ** 2)) < 1e-4 * np.sum(Z**2)
+        assert abs(np.sum((Z.T @ P) * Z.T) - np.sum((Z.T @ Py) ** 2)) < STATIONARY * np.sum(Z**2)
 
 
 @pytest.mark.slow
@@ -255,7 +267,7 @@ def test_engines_agree_on_groups_and_blocks(rng):
     for name, variance in expected.variance_components_.items():
         error = model.variance_mc_error_[name]
         assert abs(model.variance_components_[name] - variance) <= MANY_ERRORS * error
-    assert_allclose(model.coef_, expected.coef_, rtol=0, atol=2e-3)
+    assert_allclose(model.coef_, expected.coef_, rtol=0, atol=PROBED)
 
 
 LAYOUTS = {
@@ -278,10 +290,12 @@ def test_elimination_and_one_dense_matrix_agree(rng, monkeypatch, layout, blocks
         monkeypatch.setattr(engine, "FEW_EFFECTS", order)
         models.append(MacKayMixedRegressor(**layout, feature_blocks=blocks).fit(X, y))
     eliminated, dense = models
-    assert_allclose(eliminated.log_likelihood_, dense.log_likelihood_, rtol=1e-12)
+    assert_allclose(eliminated.log_likelihood_, dense.log_likelihood_, rtol=SAME_CRITERION)
     assert_allclose(eliminated.coef_, dense.coef_, rtol=ROUNDING, atol=ROUNDING)
     for name, variance in dense.variance_components_.items():
-        assert_allclose(eliminated.variance_components_[name], variance, rtol=1e-8, atol=1e-10)
+        assert_allclose(
+            eliminated.variance_components_[name], variance, rtol=SAME_VARIANCE, atol=NEXT_TO_ZERO
+        )
 
 
 def test_rows_and_columns_give_the_same_axes(rng):
@@ -358,8 +372,8 @@ def test_large_blocks_are_iterated_on(rng, monkeypatch, container, grouped):
         error = np.max(model.variance_mc_error_[name])
         assert error > 0
         difference = model.variance_components_[name] - variance
-        assert np.all(np.abs(difference) <= MANY_ERRORS * error + 1e-6)
-    assert_allclose(model.predict(table), expected.predict(table), rtol=0, atol=0.02)
+        assert np.all(np.abs(difference) <= MANY_ERRORS * error + EVIDENCE)
+    assert_allclose(model.predict(table), expected.predict(table), rtol=0, atol=PROBED_PREDICTION)
     with pytest.raises(MemoryError, match="a feature block of 40 columns.*solver='iterative'"):
         MacKayMixedRegressor(**parameters, solver="exact").fit(table, y)
 
@@ -378,7 +392,7 @@ def test_methods(rng, method):
     model = MacKayMixedRegressor(alpha="auto", method=method).fit(X, y)
     reml = MacKayMixedRegressor(alpha="auto").fit(X, y)
     assert model.converged_
-    rtol = {"reml": 0.0, "ml": 0.1, "mackay": 1e-5}[method]
+    rtol = {"reml": 0.0, "ml": ML_SHRINKS, "mackay": MACKAY}[method]
     assert_allclose(model.alpha_[FIXED_BLOCK], reml.alpha_[FIXED_BLOCK], rtol=rtol)
 
 
@@ -454,13 +468,15 @@ def test_several_responses_equal_fits_in_turn(rng):
     model = MacKayMixedRegressor(**parameters).fit(X, Y)
     for j in range(3):
         one = MacKayMixedRegressor(**parameters).fit(X, Y[:, j])
-        assert_allclose(model.coef_[j], one.coef_, rtol=1e-7, atol=1e-10)
-        assert_allclose(model.intercept_[j], one.intercept_, rtol=1e-7)
+        assert_allclose(model.coef_[j], one.coef_, rtol=IN_TURN, atol=NEXT_TO_ZERO)
+        assert_allclose(model.intercept_[j], one.intercept_, rtol=IN_TURN)
         for name, variance in one.variance_components_.items():
-            assert_allclose(model.variance_components_[name][j], variance, rtol=1e-6, atol=1e-9)
-        assert_allclose(model.random_effects_["x9"][j], one.random_effects_["x9"], atol=1e-7)
-        assert_allclose(model.predict(X)[:, j], one.predict(X), rtol=1e-7, atol=1e-9)
-        assert_allclose(model.log_likelihood_[j], one.log_likelihood_, rtol=1e-9)
+            assert_allclose(
+                model.variance_components_[name][j], variance, rtol=EVIDENCE, atol=ROUNDING
+            )
+        assert_allclose(model.random_effects_["x9"][j], one.random_effects_["x9"], atol=IN_TURN)
+        assert_allclose(model.predict(X)[:, j], one.predict(X), rtol=IN_TURN, atol=ROUNDING)
+        assert_allclose(model.log_likelihood_[j], one.log_likelihood_, rtol=ROUNDING)
     assert model.predict(X.astype(object)).shape == (len(y), 3)
     assert model.score(X, Y) > 0.3
 

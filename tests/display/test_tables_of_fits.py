@@ -29,6 +29,11 @@ LIBRARIES = ["pandas", "polars", "pyarrow"]
 EFFECT_ATOL = 1e-4  # in standard deviations of the effects: lme4's variances are good to 1e-6
 VARIANCE_RTOL = 1e-4  # the criterion is flat: 1e-10 of it is 1e-5 of a variance
 QUANTILE_RTOL = 1e-12  # normal quantiles of two libraries
+UNIT_RTOL = 1e-9  # internal and user's units
+JOINED_RTOL = 1e-12  # an effect and what is predicted of it: the same number
+PRINTED_ATOL = 6e-4  # lme4 prints three digits after the point, of an optimum of its own
+SEARCH_RTOL = 1e-6  # optima of two searches
+SEARCH_ATOL = 1e-9  # the same, of effects next to zero
 
 
 @pytest.fixture(params=LIBRARIES)
@@ -248,7 +253,7 @@ def test_the_table_of_intervals_says_their_method_and_estimates(sleep, method, o
     sds = np.sqrt(np.diag(Sigma))
     expected = [*sds, Sigma[0, 1] / np.prod(sds), model.variance_components_["residual"] ** 0.5]
     expected += [model.intercept_, model.coef_[0]]
-    assert_allclose(found["estimate"], expected, rtol=1e-9)  # internal and user's units
+    assert_allclose(found["estimate"], expected, rtol=UNIT_RTOL)
     again = model.confint(list(found["name"]), method=method, n_resamples=20)
     assert_array_equal(found[["lower", "upper"]], [*again.values()])
 
@@ -339,7 +344,7 @@ def test_the_table_joins_back_to_the_rows(nested, backend):
             joined = rows.join(own.select(name, "estimate"), on=name, how="inner")
             assert len(joined) == 72
             expected = fit.predict_components(joined.select(name, "class").to_native())[name]
-            assert_allclose(joined["estimate"].to_numpy(), expected, rtol=1e-12)
+            assert_allclose(joined["estimate"].to_numpy(), expected, rtol=JOINED_RTOL)
 
 
 def test_times_with_a_zone_come_in_utc(backend):
@@ -416,7 +421,7 @@ def test_variances_are_arranged_as_lme4_does(sleep, backend):
     residual = model.variance_components_["residual"]
     assert found["covariance"] == [Sigma[0, 0], Sigma[1, 1], Sigma[0, 1], residual]
     # lme4 prints these for the sleep study.
-    assert_allclose(found["sd_or_correlation"], [24.741, 5.922, 0.066, 25.592], atol=6e-4)
+    assert_allclose(found["sd_or_correlation"], [24.741, 5.922, 0.066, 25.592], atol=PRINTED_ATOL)
     assert found["mc_error"] == [0.0] * 4
 
 
@@ -495,7 +500,7 @@ def test_several_outputs_are_counted_in_the_first_column(nested, backend):
             for name, column in expected.items():
                 ours = [found[name][i] for i in rows]
                 if name in ("std", "lower", "upper", "estimate", "covariance", "sd_or_correlation"):
-                    assert_allclose(ours, column, rtol=1e-6, atol=1e-9)  # optima of two searches
+                    assert_allclose(ours, column, rtol=SEARCH_RTOL, atol=SEARCH_ATOL)
                 elif isinstance(column[0], float):
                     assert len(ours) == len(column)
                 else:

@@ -31,6 +31,7 @@ CRITERION_ATOL = 1e-6  # deviance between optimisers
 INVARIANT = 1e-8  # the same model in other words: what the loop leaves open
 DIRECTION = 1e-6  # an eigenvector: rounding by the gap of its eigenvalue
 RANK = 1e-9  # singular value of a dense matrix in unit columns that is rounding
+DEPENDENT = 1e-10  # of a column of a pivoted QR, of order one unless it depends on those before
 
 
 def deviance(model: MacKayMixedRegressor) -> float:
@@ -233,7 +234,7 @@ def with_fixed_columns(problem: Problem, columns: np.ndarray, penalty: float = 0
     """More columns of X, without those that depend on others."""
     X = np.column_stack([columns, problem.X])
     _, R, order = linalg.qr(X, mode="economic", pivoting=True)
-    kept = np.sort(order[: np.sum(np.abs(np.diag(R)) > 1e-10)])
+    kept = np.sort(order[: np.sum(np.abs(np.diag(R)) > DEPENDENT)])
     return replace(problem, X=X[:, kept], penalty=np.full(len(kept), penalty))
 
 
@@ -276,7 +277,7 @@ def test_units_do_not_decide_what_is_taken_up(rng, unit):
     problem = replace(problem, terms=(replace(term, columns=units * term.columns),))
     (found,) = taken_up(with_fixed_columns(problem, intercepts))
     assert found.shape == (2, 1)
-    assert abs(found[1, 0] * unit) < 1e-6 * abs(found[0, 0])
+    assert abs(found[1, 0] * unit) < DIRECTION * abs(found[0, 0])
     assert taken_up(problem)[0].shape == (2, 0)
 
 

@@ -26,6 +26,16 @@ GRADIENT = 5e-7  # in log variances at tolerance TIGHT (edge cases, section 5)
 RISE = 1e-9  # rounding of a deviance of about 1e2
 CLOSED_FORM = 1e-6  # relative, of variances at tolerance TIGHT; rounding is amplified near zero
 NEAR_BOUNDARY = 1e-3  # |F - 1| below which TOL cannot tell a variance from zero
+AT_TOL = 1e-3  # of a variance of order one, or a slope in its logarithm, at TOL, whose root is 3e-4
+JUST_ABOVE_ZERO = 1e-5  # relative, of a variance of a thousandth at tolerance TIGHT
+DEVIANCE_RTOL = 1e-12  # of a deviance, which is flat at its optimum
+LEAST_SQUARES = 1e-12  # relative: without variances only orthogonal factors are left
+HAT_TRACE = 1e-10  # of a trace of order ten, by way of a dense inverse
+FIXED_POINT = 1e-9  # relative, of variances that a step of the method itself no longer changes
+WITHOUT_ZERO = 1e-8  # of deviance and coefficients, where a term without variance is left out
+NEGATIVE_RTOL = 1e-14  # a negative eigenvalue of this relative size is rounding
+UNIT_RTOL = 1e-7  # of a residual variance at tolerance TIGHT, with y in another unit
+EXACT_FIT = 1e-5  # relative: a residual below 1e-12 of the squares counts as none, 1e-6 of y
 MULTISTART_SEEDS = range(12)  # few rows can have several optima; none of these seeds has
 REJECTED = 1e-3  # probability of a false alarm of a calibration test; the seeds are fixed
 
@@ -172,7 +182,7 @@ def test_effective_parameters_add_up_to_the_trace_of_the_hat_matrix(name, reml):
         variances = estimate(problem, method="reml" if reml else "ml").solution.variances
         dense = Dense(problem, variances, True)
         total = problem.X.shape[1] + sum(dense.solution().gamma)
-        assert_allclose(total, dense.hat_trace, rtol=1e-10, atol=1e-10)
+        assert_allclose(total, dense.hat_trace, rtol=HAT_TRACE, atol=HAT_TRACE)
         for term, gamma in zip(problem.terms, dense.solution().gamma, strict=True):
             assert 0 <= gamma < term.n_levels * term.n_coefficients
 
@@ -226,9 +236,9 @@ def test_mackay_fixed_point_is_reml_stationary(name):
         if not is_singular(fit):
             for Sigma, U, N in zip(solution.variances.Sigma, solution.U, solution.N, strict=True):
                 gamma = np.diag(Sigma) * np.diag(N)
-                assert_allclose(np.diag(Sigma), np.diag(U) / gamma, rtol=1e-9)
+                assert_allclose(np.diag(Sigma), np.diag(U) / gamma, rtol=FIXED_POINT)
         sigma2 = solution.eWe / (freedom.dof - sum(solution.gamma))
-        assert_allclose(solution.variances.sigma2, sigma2, rtol=1e-9)
+        assert_allclose(solution.variances.sigma2, sigma2, rtol=FIXED_POINT)
 
 
 # Where it starts
@@ -320,7 +330,7 @@ def test_balanced_one_way_closed_form(rng, k, m, F, method):
     variances = fit.solution.variances
     assert fit.converged
     assert_allclose(variances.sigma2, sigma2, rtol=CLOSED_FORM)
-    assert_allclose(fit.deviance, d, rtol=1e-12)
+    assert_allclose(fit.deviance, d, rtol=DEVIANCE_RTOL)
     if F < 1:
         assert variances.Sigma[0][0, 0] == 0.0
     else:
@@ -334,8 +344,8 @@ def test_optimum_just_above_zero_is_found(rng, excess, start):
     fit = estimate(problem, start=Variances(1.0, (np.array([[start]]),)), tol=TIGHT)
     sigma2, tau2, d = closed_form(problem)
     assert fit.converged
-    assert_allclose(fit.deviance, d, rtol=1e-12)
-    assert_allclose(fit.solution.variances.Sigma[0], [[tau2]], rtol=1e-5)
+    assert_allclose(fit.deviance, d, rtol=DEVIANCE_RTOL)
+    assert_allclose(fit.solution.variances.Sigma[0], [[tau2]], rtol=JUST_ABOVE_ZERO)
     assert_allclose(fit.solution.variances.sigma2, sigma2, rtol=CLOSED_FORM)
 
 
@@ -344,7 +354,7 @@ def test_a_flat_boundary_is_either_side_of_zero(rng):
     fit = estimate(problem)
     assert fit.converged
     assert_allclose(fit.deviance, closed_form(problem)[2], rtol=0, atol=WORSE)
-    assert 0 <= fit.solution.variances.Sigma[0][0, 0] < 1e-3
+    assert 0 <= fit.solution.variances.Sigma[0][0, 0] < AT_TOL
 
 
 @pytest.mark.slow
@@ -360,8 +370,8 @@ def test_probability_of_a_zero_variance(k, m, rho):
         variances = fit.solution.variances
         assert fit.converged
         assert_allclose(fit.deviance, d, rtol=0, atol=WORSE)
-        assert_allclose(variances.sigma2, sigma2, rtol=1e-3)
-        assert_allclose(variances.Sigma[0][0, 0], tau2, rtol=0, atol=1e-3)
+        assert_allclose(variances.sigma2, sigma2, rtol=AT_TOL)
+        assert_allclose(variances.Sigma[0][0, 0], tau2, rtol=0, atol=AT_TOL)
         if abs(between / within - 1) > NEAR_BOUNDARY:
             assert (variances.Sigma[0][0, 0] == 0.0) == (between <= within)
         zeros += variances.Sigma[0][0, 0] == 0.0
@@ -384,8 +394,8 @@ def test_a_true_zero_among_several_terms_equals_the_model_without_it(rng):
             variances=Variances(1.0, problem.variances.Sigma[1:]),
         )
         smaller = estimate(without, tol=TIGHT)
-        assert_allclose(fit.deviance, smaller.deviance, rtol=0, atol=1e-8)
-        assert_allclose(fit.solution.beta, smaller.solution.beta, rtol=0, atol=1e-8)
+        assert_allclose(fit.deviance, smaller.deviance, rtol=0, atol=WITHOUT_ZERO)
+        assert_allclose(fit.solution.beta, smaller.solution.beta, rtol=0, atol=WITHOUT_ZERO)
         assert_array_equal(fit.solution.b[0], 0.0)
     assert seen >= 2
 
@@ -398,7 +408,7 @@ def test_correlations_of_one_are_reached(name):
         problem = draw(name, seed)
         fit = estimate(problem, tol=TIGHT)
         for Sigma in fit.solution.variances.Sigma:
-            assert np.linalg.eigvalsh(Sigma)[0] >= -1e-14 * np.trace(Sigma)
+            assert np.linalg.eigvalsh(Sigma)[0] >= -NEGATIVE_RTOL * np.trace(Sigma)
             seen += 0 < null_directions(Sigma).shape[1] < len(Sigma)
         best = best_of_many_starts(problem, np.random.default_rng(seed))
         assert fit.deviance <= best + WORSE
@@ -415,8 +425,8 @@ def test_all_zero_gives_least_squares(rng):
     problem = replace(problem, y=residual / np.sqrt(problem.weights) + problem.X @ [1.0, 2.0, 3.0])
     fit = estimate(problem)
     assert [float(S[0, 0]) for S in fit.solution.variances.Sigma] == [0.0, 0.0]
-    assert_allclose(fit.solution.beta, [1.0, 2.0, 3.0], rtol=1e-12)
-    assert_allclose(fit.solution.variances.sigma2, residual @ residual / 27, rtol=1e-12)
+    assert_allclose(fit.solution.beta, [1.0, 2.0, 3.0], rtol=LEAST_SQUARES)
+    assert_allclose(fit.solution.variances.sigma2, residual @ residual / 27, rtol=LEAST_SQUARES)
 
 
 # What is held
@@ -445,11 +455,11 @@ def test_held_components_stay(method):
                 elif variances.Sigma[k][0, 0] == 0.0:
                     assert gradient[k][0, 0] >= 0
                 else:
-                    assert abs(gradient[k][0, 0] * variances.Sigma[k][0, 0]) < 1e-3
+                    assert abs(gradient[k][0, 0] * variances.Sigma[k][0, 0]) < AT_TOL
             if residual:
                 reml = method != "ml"
                 slope = Dense(problem, variances, reml).sigma2_gradient * variances.sigma2
-                assert abs(slope) < 1e-3
+                assert abs(slope) < AT_TOL
 
 
 def test_nothing_free_is_one_solve():
@@ -468,7 +478,9 @@ def test_only_sigma2_is_free():
         assert fit.converged
         residual = problem.y - problem.X @ np.linalg.lstsq(problem.X, problem.y, rcond=None)[0]
         dof = 40 if method == "ml" else 38
-        assert_allclose(fit.solution.variances.sigma2, residual @ residual / dof, rtol=1e-12)
+        assert_allclose(
+            fit.solution.variances.sigma2, residual @ residual / dof, rtol=LEAST_SQUARES
+        )
 
 
 # The quick method
@@ -489,7 +501,7 @@ def test_quick_method_has_the_fixed_point_of_its_threshold(rng, F, survives):
     assert fit.converged
     tau2 = fit.solution.variances.Sigma[0][0, 0]
     if survives:
-        assert_allclose(tau2, (S - 2 * v + np.sqrt(S**2 - 4 * v * S)) / 2, rtol=1e-9)
+        assert_allclose(tau2, (S - 2 * v + np.sqrt(S**2 - 4 * v * S)) / 2, rtol=FIXED_POINT)
     else:
         assert tau2 == 0.0
 
@@ -525,7 +537,7 @@ def test_history_and_report():
     assert fit.history[-1].variances is fit.solution.variances
     for iteration in fit.history:
         expected = Dense(problem, iteration.variances, True).deviance
-        assert_allclose(iteration.deviance, expected, rtol=1e-12)
+        assert_allclose(iteration.deviance, expected, rtol=DEVIANCE_RTOL)
 
 
 @pytest.mark.parametrize("method", ["reml", "ml", "mackay", "quick"])
@@ -542,7 +554,7 @@ def test_equivariance_to_the_unit_of_y_and_the_order_of_rows(rng):
         c = 1e6
         scaled = estimate(replace(problem, y=c * problem.y), tol=TIGHT)
         dof = problem.freedom().dof
-        assert_allclose(scaled.deviance, fit.deviance + 2 * dof * np.log(c), rtol=1e-12)
+        assert_allclose(scaled.deviance, fit.deviance + 2 * dof * np.log(c), rtol=DEVIANCE_RTOL)
         order = rng.permutation(len(problem.y))
         shuffled = replace(
             problem,
@@ -558,11 +570,13 @@ def test_equivariance_to_the_unit_of_y_and_the_order_of_rows(rng):
         moved = estimate(replace(problem, y=problem.y + problem.X @ [2.0, -1.0]), tol=TIGHT)
         for other, unit in ((scaled, c**2), (permuted, 1.0), (moved, 1.0)):
             assert_allclose(
-                other.solution.variances.sigma2, unit * fit.solution.variances.sigma2, rtol=1e-7
+                other.solution.variances.sigma2,
+                unit * fit.solution.variances.sigma2,
+                rtol=UNIT_RTOL,
             )
             pairs = zip(other.solution.variances.Sigma, fit.solution.variances.Sigma, strict=True)
             for actual, expected in pairs:
-                atol = 1e-6 * unit * np.max(expected)
+                atol = CLOSED_FORM * unit * np.max(expected)
                 assert_allclose(actual, unit * expected, rtol=0, atol=atol)
 
 
@@ -575,7 +589,7 @@ def test_an_exact_fit_is_reported(rng, method):
         fit = estimate(replace(problem, y=exact), method=method)
         assert fit.zero_residual
         assert np.isfinite(fit.solution.beta).all()
-        assert_allclose(fit.solution.beta[1], 2.0, rtol=1e-5)
+        assert_allclose(fit.solution.beta[1], 2.0, rtol=EXACT_FIT)
     assert not estimate(problem, method=method).zero_residual
 
 

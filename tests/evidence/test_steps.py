@@ -42,6 +42,19 @@ STEP = 1e-4  # part of a Newton step, for a difference of four points
 SLOPE_RTOL = 1e-6  # of the deviance's terms along a step
 ERRORS_RTOL = 1e-8  # the package inverts in roots, the test in the entries of covariances
 PSD_RTOL = 1e-13  # a negative eigenvalue of this relative size is rounding
+OPTIMUM = 1e-12  # decrement of a Newton step, in units of the deviance, after sixty of them
+STILL = 1e-5  # of a variance that an update leaves: ten times the root of that decrement
+STILL_MATRIX = 1e-4  # the same, of the largest entry of a covariance, which may be flat
+DOWNHILL = 1e-6  # a decrement whose fall of a deviance of about 1e2 is clear of rounding
+DAMPED_ATOL = 1e-3  # of a step of a half, of which damping takes 3e-4
+NULL_ATOL = 1e-12  # of a covariance of order one times a direction without variance
+SYMMETRY_ATOL = 1e-13  # of a matrix root, entries of order one
+ROOT_ATOL = 1e-12  # of the square of a matrix root; 1e-14 was seen
+ROOT_NEGATIVE = 1e-7  # the root of an eigenvalue of 1e-14, which is rounding
+KEPT_RTOL = 1e-12  # of a variance that stays as it is, by way of its effective parameters
+GENTLE = 1e-3  # a slope of the deviance far below one
+DROPPED_ATOL = 1e-14  # of a covariance of order one without one of its directions
+DIRECTION_ATOL = 1e-7  # of an eigenvector: rounding by the gap of its eigenvalue, 0.2
 
 STRUCTURES = {
     "one factor": dict(levels=(8,), coefficients=(1,)),
@@ -173,12 +186,12 @@ def test_all_updates_stand_still_at_the_optimum(rng, structure):
             length /= 2
         variances = step.at(length)
     solution = solve(variances)
-    assert newton_step(solution, freedom).decrement < 1e-12
+    assert newton_step(solution, freedom).decrement < OPTIMUM
     for update in (mackay_update, mm_update):
         updated = update(solution, freedom)
-        assert_close(updated.sigma2, variances.sigma2, rtol=1e-5)
+        assert_close(updated.sigma2, variances.sigma2, rtol=STILL)
         for actual, expected in zip(updated.Sigma, variances.Sigma, strict=True):
-            assert_allclose(actual, expected, rtol=0, atol=1e-4 * np.max(expected) + 1e-5)
+            assert_allclose(actual, expected, rtol=0, atol=STILL_MATRIX * np.max(expected) + STILL)
 
 
 @pytest.mark.parametrize("update", [mackay_update, mm_update])
@@ -191,7 +204,7 @@ def test_directions_of_no_variance_stay_so(rng, update, rank, name):
     for before, after in zip(solution.variances.Sigma, updated.Sigma, strict=True):
         assert_psd(after)
         assert null_directions(after).shape == null_directions(before).shape
-        assert_allclose(after @ null_directions(before), 0.0, rtol=0, atol=1e-12)
+        assert_allclose(after @ null_directions(before), 0.0, rtol=0, atol=NULL_ATOL)
 
 
 @pytest.mark.parametrize("update", [mackay_update, mm_update, quick_update])
@@ -321,7 +334,7 @@ def test_newton_step_goes_downhill_with_the_slope_it_says(rng, structure, rank, 
             expected = slope_along(problem, step, reml)
             assert_allclose(step.slope, expected, rtol=0, atol=SLOPE_RTOL * size * length)
             start = deviance_at(problem, step.at(0.0), reml)
-            if step.decrement > 1e-6:
+            if step.decrement > DOWNHILL:
                 assert min(deviance_at(problem, step.at(t), reml) for t in (1, 0.1, 0.01)) < start
 
 
@@ -471,7 +484,7 @@ def test_newton_step_leaves_a_coefficient_whose_column_is_zero(rng, damping):
 def test_a_flat_direction_of_the_model_is_hardly_moved_along():
     # The rounding of the gradient, divided by that of the Hessian, would be a long step.
     assert_allclose(
-        _solve_downhill(np.ones((2, 2)), np.array([1.0, 1.0 + 1e-13]), 0.0), 0.5, atol=1e-3
+        _solve_downhill(np.ones((2, 2)), np.array([1.0, 1.0 + 1e-13]), 0.0), 0.5, atol=DAMPED_ATOL
     )
 
 
@@ -562,9 +575,9 @@ def test_matrix_root(rng):
         A = rng.normal(size=(s, rank))
         Sigma = A @ A.T
         root = matrix_root(Sigma)
-        assert_allclose(root, root.T, rtol=0, atol=1e-13)
-        assert_allclose(root @ root, Sigma, rtol=0, atol=1e-12)
-        assert np.all(np.linalg.eigvalsh(root) > -1e-7)
+        assert_allclose(root, root.T, rtol=0, atol=SYMMETRY_ATOL)
+        assert_allclose(root @ root, Sigma, rtol=0, atol=ROOT_ATOL)
+        assert np.all(np.linalg.eigvalsh(root) > -ROOT_NEGATIVE)
 
 
 def test_null_directions_are_relative_to_the_largest_variance():
@@ -616,7 +629,7 @@ def test_a_vanished_variance_drops_to_zero_where_the_deviance_rises(rng, diagona
         present = Variances(problem.variances.sigma2, (np.array([[gamma / N]]),))
         solution = dense_solver(problem)(present)
         dropped = drop_vanished(solution, freedom)
-        assert_allclose(dropped.Sigma[0], [[expected]], rtol=1e-12)
+        assert_allclose(dropped.Sigma[0], [[expected]], rtol=KEPT_RTOL)
         assert dropped.sigma2 == present.sigma2
         assert (dropped is present) == (expected > 0)
 
@@ -625,7 +638,7 @@ def test_a_gentle_rise_of_the_deviance_is_enough(rng):
     problem = at_zero(rng, downhill=False)
     present = Variances(problem.variances.sigma2, (np.array([[1e-12]]),))
     solution = dense_solver(problem)(present).rescaled(1e6)
-    assert 0 < solution.gradient[0][0, 0] < 1e-3
+    assert 0 < solution.gradient[0][0, 0] < GENTLE
     assert_array_equal(drop_vanished(solution, problem.freedom()).Sigma[0], [[0.0]])
 
 
@@ -672,10 +685,10 @@ def test_one_direction_of_a_covariance_vanishes_alone(rng, diagonal):
         slope = basis[:, 1] @ gradient @ basis[:, 1]
     dropped = drop_vanished(dense_solver(problem)(present), problem.freedom())
     expected = basis * [0.5, 0.0, 0.2] @ basis.T
-    assert_allclose(dropped.Sigma[0], expected, rtol=0, atol=1e-14)
+    assert_allclose(dropped.Sigma[0], expected, rtol=0, atol=DROPPED_ATOL)
     null = null_directions(dropped.Sigma[0])
     assert null.shape == (3, 1)
-    assert_allclose(np.abs(null[:, 0]), np.abs(basis[:, 1]), atol=1e-7)
+    assert_allclose(np.abs(null[:, 0]), np.abs(basis[:, 1]), atol=DIRECTION_ATOL)
     if diagonal:
         assert dropped.Sigma[0][1, 1] == 0.0
     again = dense_solver(problem)(dropped)

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from reference import Problem, random_problem
 from scipy import sparse
 
-from sklearn_mackay._arrays import to_dense
+from sklearn_mackay._arrays import row_blocks, to_dense
 from sklearn_mackay.covariances.structures import DIAGONAL
 from sklearn_mackay.design.blocks import make_block
 from sklearn_mackay.design.terms import Term
@@ -192,6 +192,7 @@ def test_rows_in_blocks_give_the_same(rng, monkeypatch, entries):
     problem = random_problem(rng, levels=(6, 5), coefficients=(2, 1), weighted=True)
     whole = assembled(problem.crossproducts())
     monkeypatch.setattr("sklearn_mackay._arrays.BLOCK_ENTRIES", entries)
+    assert len(row_blocks(len(problem.y))) > 1
     assert_close(assembled(problem.crossproducts()), whole)
 
 

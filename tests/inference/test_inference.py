@@ -34,11 +34,27 @@ LME4: dict[str, Any] = json.loads((DATA / "inference.json").read_text())
 CONDITIONAL_RTOL = 1e-5  # of a standard deviation, lme4's variances being good to 1e-6
 DF_RTOL = 1e-5  # lmerTest differences the deviance numerically; 4e-6 was seen
 PROFILE_RTOL = 1e-6  # two root searches; 1e-7 was seen
-SE_RTOL = 1e-5
-R2_RTOL = 1e-6
+SE_RTOL = 1e-5  # a standard error moves by half the relative error of a variance
+R2_RTOL = 1e-6  # lme4's variances are good to about 1e-6
 STEP = 1e-5  # of a central difference of the deviance, relative to the coordinate
 GRADIENT_RTOL = 1e-7  # it has an error of STEP^2, and rounding of 1e-13 of the deviance over STEP
 CLOSED_FORM_RTOL = 1e-6  # of a bound: roots are searched to 1e-8, optima to 1e-10 of the deviance
+P_RTOL = 1e-4  # a t value is good to 1e-5, far in the tail
+RATIO_RTOL = 1e-7  # of a difference of two deviances, which are flat at their optima
+RATIO_P_RTOL = 1e-6  # of its probability, far in the tail
+INSTEVAL_DF_RTOL = 1e-3  # the optimum itself is known to 1e-5 of the variances; dept has 14 levels
+INSTEVAL_STD_RTOL = 1e-4  # the same optimum
+EXACT_DF_RTOL = 1e-6  # of degrees of freedom that are whole numbers; 4e-8 was seen
+ONE_RTOL = 1e-12  # of a correlation of one: the cosine of zero
+RISE_RTOL = 1e-6  # of the criterion's rise at a bound, whose root is searched to 1e-8
+GRID_RISE_RTOL = 1e-5  # of a rise above the minimum of a grid
+SEARCHED_RISE_RTOL = 1e-4  # of a rise above a minimum that Nelder and Mead's search finds
+BACK_RTOL = 1e-7  # of variances to coordinates and back; 1e-15 was seen
+COSINE_RTOL = 1e-6  # of a correlation that is kept as an angle; 1e-15 was seen
+SCALED_RTOL = 1e-5  # of bounds of y in another unit, each by a search of its own
+RESAMPLED = 0.1  # of the width: quantiles of 1,000 draws are good to some hundredths of it
+MOVED_RTOL = 1e-4  # of a bound, or degrees of freedom, where a slope's zero lies up to 1e6 away
+DENSE_RTOL = 1e-6  # of a bound by a dense criterion, the best of six searches
 
 
 def fit_reference(name: str, **parameters) -> tuple[MacKayMixedRegressor, pd.DataFrame, np.ndarray]:
@@ -71,7 +87,7 @@ def test_degrees_of_freedom_are_those_of_lmertest(reference):
         assert_allclose(ours.estimate[i], expected["estimate"], rtol=SE_RTOL)
         assert_allclose(ours.std_error[i], expected["std_error"], rtol=SE_RTOL)
         assert_allclose(ours.t_value[i], expected["t"], rtol=SE_RTOL)
-        assert_allclose(ours.p_value[i], expected["p"], rtol=1e-4)  # t to 1e-5, far in the tail
+        assert_allclose(ours.p_value[i], expected["p"], rtol=P_RTOL)
 
 
 def test_conditional_variances_are_those_of_lme4(reference):
@@ -119,9 +135,9 @@ def test_likelihood_ratio_is_that_of_lme4():
     small = MacKayMixedRegressor(groups="Subject", method="ml").fit(X, y)
     expected = LME4["sleepstudy"]["anova"]
     for ratio in (large.compare(small), small.compare(large)):
-        assert_allclose(ratio.statistic, expected["chisq"], rtol=1e-7)
+        assert_allclose(ratio.statistic, expected["chisq"], rtol=RATIO_RTOL)
         assert ratio.df == expected["df"]
-        assert_allclose(ratio.p_value, expected["p"], rtol=1e-6)
+        assert_allclose(ratio.p_value, expected["p"], rtol=RATIO_P_RTOL)
 
 
 @pytest.mark.parametrize("name", ["sleepstudy", "pastes", "cake"])
@@ -132,9 +148,9 @@ def test_likelihood_ratio_of_reml_fits_is_that_of_lme4(name):
         groups=expected["null_groups"], fixed_features=LME4[name]["fixed"]
     ).fit(X, y)
     for ratio in (large.compare(small), small.compare(large)):
-        assert_allclose(ratio.statistic, expected["chisq"], rtol=1e-7)
+        assert_allclose(ratio.statistic, expected["chisq"], rtol=RATIO_RTOL)
         assert ratio.df == expected["df"]
-        assert_allclose(ratio.p_value, expected["p"], rtol=1e-6)
+        assert_allclose(ratio.p_value, expected["p"], rtol=RATIO_P_RTOL)
 
 
 @pytest.mark.parametrize("name", ["sleepstudy", "penicillin"])
@@ -172,13 +188,12 @@ def test_degrees_of_freedom_of_insteval_are_those_of_lmertest():
     model, *_ = fit_reference("insteval")
     theirs, ours = LME4["insteval"]["reml"], model.fixed_effects()
     for i, name in enumerate(ours.names):
-        # The optimum itself is known to 1e-5 of the variances, and dept has 14 levels.
-        assert_allclose(ours.df[i], theirs["fixed"][lme4_name(name)]["df"], rtol=1e-3)
+        assert_allclose(ours.df[i], theirs["fixed"][lme4_name(name)]["df"], rtol=INSTEVAL_DF_RTOL)
     for factor, expected in theirs["cond_std"].items():
         labels = model.group_levels_[factor].astype(str).tolist()
         covariance = model.random_effects_covariance(factor, given_fixed=True)
         std = np.sqrt(covariance[[labels.index(level) for level in theirs["levels"][factor]], 0, 0])
-        assert_allclose(std, np.ravel(expected), rtol=1e-4)
+        assert_allclose(std, np.ravel(expected), rtol=INSTEVAL_STD_RTOL)
 
 
 # Closed forms.
@@ -194,14 +209,16 @@ def test_least_squares_has_the_usual_degrees_of_freedom():
     rng = np.random.default_rng(1)
     X = rng.normal(size=(40, 3))
     tests = MacKayMixedRegressor().fit(X, X @ [1, 0, 2] + rng.normal(size=40)).fixed_effects()
-    assert_allclose(tests.df, 36, rtol=1e-6)
+    assert_allclose(tests.df, 36, rtol=EXACT_DF_RTOL)
     theirs = stats.t.interval(0.9, 36, tests.estimate, tests.std_error)
-    assert_allclose(tests.interval(0.9), np.column_stack(theirs), rtol=1e-6)
+    assert_allclose(tests.interval(0.9), np.column_stack(theirs), rtol=EXACT_DF_RTOL)
 
 
 def test_balanced_one_way_mean_has_the_degrees_of_freedom_of_its_groups():
     X, y = balanced(8, 5, 2.0)
-    assert_allclose(MacKayMixedRegressor(groups="g").fit(X, y).fixed_effects().df, 7, rtol=1e-6)
+    assert_allclose(
+        MacKayMixedRegressor(groups="g").fit(X, y).fixed_effects().df, 7, rtol=EXACT_DF_RTOL
+    )
 
 
 def test_zero_variance_leaves_the_degrees_of_freedom_of_the_residual():
@@ -209,7 +226,7 @@ def test_zero_variance_leaves_the_degrees_of_freedom_of_the_residual():
     y -= pd.Series(y).groupby(X["g"]).transform("mean")
     model = MacKayMixedRegressor(groups="g").fit(X, y)
     assert model.variance_components_["g"] == 0.0
-    assert_allclose(model.fixed_effects().df, 39, rtol=1e-6)
+    assert_allclose(model.fixed_effects().df, 39, rtol=EXACT_DF_RTOL)
 
 
 @pytest.mark.parametrize("tau", [2.0, 0.2])
@@ -237,7 +254,7 @@ def test_profile_of_the_balanced_one_way_layout_is_its_closed_form(tau):
         if bound == 0.0:
             assert rise < cut
         else:
-            assert_allclose(rise, cut, rtol=1e-5)
+            assert_allclose(rise, cut, rtol=GRID_RISE_RTOL)
 
 
 @pytest.mark.slow
@@ -267,7 +284,7 @@ def test_a_correlation_of_one_has_an_interval_up_to_one():
     assert model.singular_
     lower, upper = model.confint("cor(g: intercept, x)")["cor(g: intercept, x)"]
     assert -1 < lower < 1
-    assert_allclose(upper, 1.0, rtol=1e-12)
+    assert_allclose(upper, 1.0, rtol=ONE_RTOL)
 
 
 def test_coefficient_of_least_squares_profiles_as_its_f_statistic():
@@ -332,12 +349,14 @@ def test_coordinates_lead_back_to_the_variances(data):
         for ours, expected in zip(
             coordinates.variances(phi).Sigma, kept.variances.Sigma, strict=True
         ):
-            assert_allclose(ours, expected, rtol=0, atol=1e-7 * np.max(expected))
+            assert_allclose(ours, expected, rtol=0, atol=BACK_RTOL * np.max(expected))
         if parameter is not None:
             a, b = parameter.coefficients
             Sigma = model.variance_components_["a"]
             correlation = Sigma[a, b] / np.sqrt(Sigma[a, a] * Sigma[b, b])
-            assert_allclose(np.cos(phi[coordinates.index(parameter)]), correlation, rtol=1e-6)
+            assert_allclose(
+                np.cos(phi[coordinates.index(parameter)]), correlation, rtol=COSINE_RTOL
+            )
 
 
 @pytest.mark.slow
@@ -346,7 +365,7 @@ def test_intervals_scale_with_y(data):
     small, large = (model.fit(data.frame, c * data.y).confint() for c in (1.0, 1e3))
     for name, interval in small.items():
         unit = 1.0 if name.startswith("cor") else 1e3
-        assert_allclose(large[name], unit * np.array(interval), rtol=1e-5)
+        assert_allclose(large[name], unit * np.array(interval), rtol=SCALED_RTOL)
 
 
 def test_bounds_are_where_the_held_fit_rises_by_the_quantile(data):
@@ -357,7 +376,7 @@ def test_bounds_are_where_the_held_fit_rises_by_the_quantile(data):
         for bound in model.confint(name)[name]:
             held = MacKayMixedRegressor(groups=["a", "b"], fixed_variances={component: bound**2})
             rise = 2 * (model.log_likelihood_ - held.fit(data.frame, data.y).log_likelihood_)
-            assert_allclose(rise, stats.chi2.ppf(0.95, 1), rtol=1e-6)
+            assert_allclose(rise, stats.chi2.ppf(0.95, 1), rtol=RISE_RTOL)
 
 
 def test_blocks_have_intervals():
@@ -371,7 +390,7 @@ def test_blocks_have_intervals():
         for bound in (lower, upper)
     ]
     rises = [2 * (model.log_likelihood_ - fit.log_likelihood_) for fit in held]
-    assert_allclose(rises, stats.chi2.ppf(0.95, 1), rtol=1e-6)
+    assert_allclose(rises, stats.chi2.ppf(0.95, 1), rtol=RISE_RTOL)
 
 
 @pytest.mark.slow
@@ -383,10 +402,11 @@ def test_bootstrap_agrees_with_the_sampling_distribution_of_the_mean_square():
     intervals = model.confint(chosen, method="bootstrap", n_resamples=1_000, level=0.9)
     sd = np.sqrt(model.variance_components_["residual"])
     expected = sd * np.sqrt(30 / stats.chi2.ppf([0.95, 0.05], 30))
-    # Quantiles of 1,000 draws are good to some hundredths of the width.
-    assert_allclose(intervals["sd(residual)"], expected, rtol=0, atol=0.1 * np.diff(expected)[0])
+    assert_allclose(
+        intervals["sd(residual)"], expected, rtol=0, atol=RESAMPLED * np.diff(expected)[0]
+    )
     expected = stats.t.interval(0.9, 9, model.intercept_, model.intercept_std_)
-    assert_allclose(intervals["intercept"], expected, rtol=0, atol=0.1 * np.diff(expected)[0])
+    assert_allclose(intervals["intercept"], expected, rtol=0, atol=RESAMPLED * np.diff(expected)[0])
 
 
 @pytest.mark.slow
@@ -510,12 +530,14 @@ def test_held_variances_have_no_intervals(data):
 def test_degrees_of_freedom_do_not_depend_on_a_slopes_offset(offset):
     model, X, y = fit_reference("sleepstudy")
     moved = model.__class__(**model.get_params()).fit(X.assign(Days=X["Days"] + offset), y)
-    assert_allclose(moved.fixed_effects().df[1], 17, rtol=1e-4)
+    assert_allclose(moved.fixed_effects().df[1], 17, rtol=MOVED_RTOL)
     expected = model.confint("sd(Subject: Days)")["sd(Subject: Days)"]
-    assert_allclose(moved.confint("sd(Subject: Days)")["sd(Subject: Days)"], expected, rtol=1e-4)
+    assert_allclose(
+        moved.confint("sd(Subject: Days)")["sd(Subject: Days)"], expected, rtol=MOVED_RTOL
+    )
     expected = model.confint("sd(Subject: Days)", method="wald")["sd(Subject: Days)"]
     ours = moved.confint("sd(Subject: Days)", method="wald")["sd(Subject: Days)"]
-    assert_allclose(ours, expected, rtol=1e-4)
+    assert_allclose(ours, expected, rtol=MOVED_RTOL)
 
 
 @pytest.mark.slow
@@ -557,7 +579,7 @@ def test_bounds_of_a_correlation_are_not_mirrored(seed):
         )
         rise = least - value(estimate)
         if abs(bound) < 1:
-            assert_allclose(rise, stats.chi2.ppf(0.95, 1), rtol=1e-4)
+            assert_allclose(rise, stats.chi2.ppf(0.95, 1), rtol=SEARCHED_RISE_RTOL)
         else:
             assert rise <= stats.chi2.ppf(0.95, 1)
 
@@ -864,6 +886,7 @@ def test_a_penalty_has_no_model_to_draw_from(data):
 # Slopes far from zero.
 
 OFFSET_RTOL = 1e-5  # of a bound: two searches, in coordinates that differ by the offset
+FALL_RTOL = 0.1  # of what falls with the square of the offset far from the data
 
 
 @pytest.mark.slow
@@ -889,7 +912,7 @@ def test_profiles_do_not_depend_on_where_slopes_have_their_zero(offset):
         at_hundred.fit(reference.frame.assign(Days=reference.frame["Days"] + 100), reference.y)
         name = "cor(Subject: intercept, Days)"
         ratio = (1 + np.array(found[name])) / (1 + np.array(at_hundred.confint(name)[name]))
-        assert_allclose(ratio, (104.5 / (offset + 4.5)) ** 2, rtol=0.1)
+        assert_allclose(ratio, (104.5 / (offset + 4.5)) ** 2, rtol=FALL_RTOL)
     for name in names:
         assert_allclose(found[name], expected[name], rtol=OFFSET_RTOL)
     # Far from the data a subject's level at zero is its slope times the distance.
@@ -963,7 +986,7 @@ def test_a_profile_beside_a_singular_covariance_finds_the_lowest_valley():
     assert model.singular_
     lower, upper = model.confint("sd(g: b)")["sd(g: b)"]
     assert lower == 0.0
-    assert_allclose(upper, 1.08318581, rtol=1e-6)  # dense REML, the best of six searches
+    assert_allclose(upper, 1.08318581, rtol=DENSE_RTOL)
 
 
 @pytest.mark.parametrize("method", ["wald", "bootstrap"])

@@ -18,6 +18,12 @@ from sklearn_mackay.kernels import engine, exact, iterative, krylov
 
 SOLVED = 1e-8  # relative, for conjugate gradients with a residual of 1e-11
 MANY_ERRORS = 5.0  # standard errors; a sound estimate is further off once in two million times
+ESTIMATED = 1e-3  # of what four probes tell of a term; 5e-8 was seen
+APART = 0.01  # of a standard deviation: what the last solve of a fit may leave
+GIVEN = 1e-6  # where variances are given the one solve has a residual of 1e-9
+PROBED = 5e-3  # relative, of a variance by probes; 3e-3 was seen
+KRYLOV_RTOL = 1e-9  # after as many products as unknowns only rounding is left
+QUADRATURE_RTOL = 1e-8  # the same, of a sum over eigenvalues
 
 STRUCTURES = {
     "2 crossed": {"levels": (40, 25)},
@@ -139,7 +145,7 @@ def test_a_small_term_leaves_the_others_loosely_coupled(rng):
     solution = solve(problem.variances)
     expected = prepare_exact(problem.crossproducts(), reml=True)(problem.variances)
     assert solve.n_products < 20
-    assert_close(solution.N[2], expected.N[2], rtol=1e-3)
+    assert_close(solution.N[2], expected.N[2], rtol=ESTIMATED)
 
 
 def crossed(rng, n, *, n_levels=(300, 200)):
@@ -162,7 +168,7 @@ def test_estimates_agree_with_the_exact_engine(rng):
     model = fitted(X, y, solver="iterative", random_state=0)
     assert (expected.solver_, model.solver_) == ("exact", "iterative")
     assert model.converged_
-    apart = 0.01 * np.nanmin(expected.coef_std_)
+    apart = APART * np.nanmin(expected.coef_std_)
     assert_allclose(model.coef_, expected.coef_, rtol=0, atol=apart)
     for name, L in (("x0", 300), ("x1", 200)):
         variance, error = model.variance_components_[name], model.variance_mc_error_[name]
@@ -173,7 +179,7 @@ def test_estimates_agree_with_the_exact_engine(rng):
             model.random_effects_[name],
             expected.random_effects_[name],
             rtol=0,
-            atol=0.01 * np.sqrt(variance),
+            atol=APART * np.sqrt(variance),
         )
     error = model.log_likelihood_mc_error_
     assert 0 < error < 2
@@ -191,9 +197,9 @@ def test_given_variances_are_solved_to_the_end(rng):
         fitted(X, y, solver=solver, fixed_variances=held, random_state=0)
         for solver in ("exact", "iterative")
     )
-    assert_allclose(model.coef_, expected.coef_, rtol=1e-6)
-    assert_allclose(model.coef_std_, expected.coef_std_, rtol=1e-6)
-    assert_allclose(model.random_effects_["x1"], expected.random_effects_["x1"], atol=1e-6)
+    assert_allclose(model.coef_, expected.coef_, rtol=GIVEN)
+    assert_allclose(model.coef_std_, expected.coef_std_, rtol=GIVEN)
+    assert_allclose(model.random_effects_["x1"], expected.random_effects_["x1"], atol=GIVEN)
     assert model.variance_mc_error_ == {"x0": 0.0, "x1": 0.0, "residual": 0.0}
 
 
@@ -207,7 +213,7 @@ def test_every_method_runs_on_either_engine(rng, method):
     )
     for name in ("x0", "x1", "residual"):
         assert_allclose(
-            model.variance_components_[name], expected.variance_components_[name], rtol=5e-3
+            model.variance_components_[name], expected.variance_components_[name], rtol=PROBED
         )
 
 
@@ -355,11 +361,13 @@ def test_quadrature_is_exact_after_as_many_products_as_unknowns(rng):
 
     zero = krylov.Continued(np.zeros_like(r), [], np.zeros_like(r), np.zeros_like(r))
     found = krylov.conjugate_gradients(apply, lambda x: x, r, zero, 1e-14)
-    assert_allclose(found.solution.rest, np.linalg.solve(A, r), rtol=1e-9)
+    assert_allclose(found.solution.rest, np.linalg.solve(A, r), rtol=KRYLOV_RTOL)
     values, vectors = np.linalg.eigh(A)
     log_A = (vectors * np.log(values)) @ vectors.T
     expected = np.einsum("ic,ij,jc->c", r, log_A, r)
-    assert_allclose(krylov.log_quadrature(found.lengths, found.ratios, 6), expected, rtol=1e-8)
+    assert_allclose(
+        krylov.log_quadrature(found.lengths, found.ratios, 6), expected, rtol=QUADRATURE_RTOL
+    )
 
 
 def test_large_blocks_side_by_side_agree_with_the_exact_engine(rng, monkeypatch):
