@@ -28,7 +28,7 @@ def is_sparse(matrix: Matrix) -> TypeIs[sparse.csr_array]:
 
 def row_blocks(n_rows: int, n_columns: int = 4, n_entries: int | None = None) -> list[slice]:
     """Slices of rows, so that what is made of one of them, of `n_columns`, stays small."""
-    step = max((n_entries or BLOCK_ENTRIES) // max(n_columns, 1), 1)
+    step = max(min(n_entries or BLOCK_ENTRIES, BLOCK_ENTRIES) // max(n_columns, 1), 1)
     return [slice(start, start + step) for start in range(0, n_rows, step)]
 
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ._arrays import Array
 from ._messages import say
-from .design.design import gather, lay_out
+from .design.design import gather
 from .display.fit_tables import (
     Entry,
     FactorEffects,
@@ -55,6 +55,7 @@ from .frames.tables import (
     read_weights,
 )
 from .gram.crossproducts import CrossProducts, LargeColumns
+from .gram.from_rows import sum_columns
 from .gram.layout import Layout
 from .inference.at_optimum import AtOptimum
 from .inference.bootstrap import bootstrap
@@ -63,8 +64,10 @@ from .inference.comparison import (
     LikelihoodRatio,
     comparable,
     compare_nested,
-    mark_data,
     mark_fit,
+    mark_model,
+    mark_rows,
+    mark_sums,
     order,
 )
 from .inference.confint import confidence_intervals
@@ -77,9 +80,10 @@ from .inference.quantiles import check_level, normal_quantile
 from .inference.shares import VarianceShares, variance_shares
 from .model.estimates import estimates
 from .model.export import from_text, reason, to_text
-from .model.fit import fit_model, pose
+from .model.fit import fit_model
 from .model.fitted import FittedModel
 from .model.messages import about_fit, why_not_kept
+from .model.posing import pose_columns
 from .model.prediction import NewRows, Predictor
 from .model.state import attributes_of, of_this_version, with_version
 
@@ -390,9 +394,15 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         options = read_options(parameters, roles)
         columns, groupings = gather(table, roles, labels, weights, options, copy=self.copy_X)
         y = y[columns.counted]
-        # Before the fixed columns are centred, which may be in place.
-        marks = mark_data(table, roles, columns, y, options) if y.ndim == 1 else None
-        posed = pose(*lay_out(columns, y.reshape(len(y), -1), options), options)
+        responses = y.reshape(len(y), -1)
+        sums = sum_columns(columns, responses) if columns.can_be_summed else None
+        marks = None
+        if y.ndim == 1:
+            of_rows = (
+                mark_rows(table, roles, columns, y) if sums is None else mark_sums(sums, roles)
+            )
+            marks = mark_model(table, roles, options, of_rows)
+        posed = pose_columns(columns, responses, sums, roles.factors, options)
 
         def prepare(
             crossproducts: CrossProducts, layout: Layout, large: LargeColumns, *, reml: bool
@@ -414,7 +424,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         attributes["_marks"] = None if marks is None else {**marks, **mark_fit(fits[0][0])}
         self._keep(attributes, shell)
         rounded = (rounding(one.name, one.column_levels) for one in groupings)
-        notes = [note for note in (*rounded, *columns.notes) if note]
+        notes = [note for note in (*rounded, *posed.notes, *columns.notes) if note]
         fixed_names = [repr(self.fixed_features_[c].item()) for c in roles.fixed]
         say(about_fit(fits, notes, fixed_names))
         return self

@@ -745,10 +745,14 @@ def test_read_only_memory_maps(data, tmp_path, copy_X):
     assert_same_numbers(model, expected, rtol=ROUNDING)
 
 
+@pytest.mark.filterwarnings("ignore:Fixed features")
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_inputs_are_left_alone(data, rng, order):
+@pytest.mark.parametrize("collinear", [False, True])
+def test_inputs_are_left_alone(data, rng, order, collinear):
+    # Rows are looked at again where a column depends on others.
+    X = np.column_stack([data.design[:, 1:], data.design[:, 1]][: 1 + collinear])
     inputs = {
-        "X": np.array(data.design[:, 1:], order=order),
+        "X": np.array(X, order=order),
         "y": data.y.copy(),
         "sample_weight": rng.uniform(size=len(data.y)),
         "groups": np.column_stack([data.a, data.b]),

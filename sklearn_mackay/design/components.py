@@ -6,10 +6,9 @@ the code asks of one is the protocol `Component`; nobody asks which kind it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
+from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from .._arrays import Array, Matrix
 from .._messages import Message
 from ..covariances.structures import FULL, Structure
 from ..frames.options import OF_BLOCK
-from .terms import Term, level_columns
+from .terms import level_columns
 
 CANCELLED = 1e-12  # of its summands: a sum below it is rounding
 
@@ -435,38 +434,35 @@ class ConstantBlock:
         raise NotImplementedError
 
 
-def require_distinct(factors: Sequence[Factor], terms: Sequence[Term]) -> None:
-    """Refuse two factors with the same levels: only the sum of their variances has a meaning."""
-    for (a, of_a), (b, of_b) in combinations(zip(factors, terms, strict=True), 2):
-        if a.n_levels == b.n_levels and len(of_a.codes) == len(of_b.codes):
-            pairs = np.unique(np.column_stack([of_a.codes, of_b.codes]), axis=0)
-            if len(pairs) == a.n_levels:
-                raise ValueError(
-                    f"Grouping factors {a.name!r} and {b.name!r} have the same levels under other "
-                    "names: their variances cannot be told apart. Remove one."
-                )
+def check_levels(name: str, n_levels: int, n_rows: int, *, fit_intercept: bool) -> list[Message]:
+    """Refuse a factor of one level beside an intercept, say that two are few.
 
-
-def note_few_levels(factor: Factor) -> list[Message]:
-    """Say that a variance rests on one or two levels."""
-    n_levels = factor.n_levels
+    Raises
+    ------
+    ValueError
+        For a single level, whose effect repeats the intercept.
+    """
+    if n_levels == 1 and fit_intercept:
+        raise ValueError(
+            f"Grouping factor {name!r} has a single level (n_samples={n_rows}): its effect "
+            "is confounded with the intercept. Remove it from `groups`."
+        )
     if n_levels > 2:
         return []
     return [
         Message(
-            f"Grouping factor {factor.name!r} has only {n_levels} level{'s' * (n_levels > 1)}: its "
+            f"Grouping factor {name!r} has only {n_levels} level{'s' * (n_levels > 1)}: its "
             "variance is poorly determined. Consider a fixed effect instead."
         )
     ]
 
 
-def require_several_levels(factor: Factor, n_rows: int) -> None:
-    """Refuse a factor of one level beside an intercept, which it repeats."""
-    if factor.n_levels == 1:
-        raise ValueError(
-            f"Grouping factor {factor.name!r} has a single level (n_samples={n_rows}): its effect "
-            "is confounded with the intercept. Remove it from `groups`."
-        )
+def refuse_twins(a: str, b: str) -> NoReturn:
+    """Refuse two factors with the same levels: only the sum of their variances has a meaning."""
+    raise ValueError(
+        f"Grouping factors {a!r} and {b!r} have the same levels under other "
+        "names: their variances cannot be told apart. Remove one."
+    )
 
 
 def note_constant(block: ConstantBlock) -> Message:

@@ -13,26 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays import Array, Matrix, to_dense
+from .._arrays import Array, Matrix, is_sparse, to_dense
 from .._messages import Message
 from ..frames.grouping import Grouping, Labels, learn_grouping
 from ..frames.options import Options
 from ..frames.roles import ColumnRoles, FactorColumns
 from ..frames.tables import Table
 from .blocks import Block, make_block
-from .components import (
-    Component,
-    ConstantBlock,
-    Factor,
-    FeatureBlock,
-    note_constant,
-    note_few_levels,
-    require_distinct,
-    require_several_levels,
-)
+from .components import Component, ConstantBlock, Factor, FeatureBlock, note_constant
 from .fixed import FixedPart, build_fixed_part, center_columns, least_norm_fixed_part
 from .response import Response, is_saturated, make_response, regress
-from .terms import Term, make_term
+from .terms import FactorRows, Term, make_term
 from .weighted import WeightedRows
 
 
@@ -48,23 +39,31 @@ class Columns:
         Which rows they are: those of positive weight.
     X : ndarray or sparse array of shape (n, p)
         Fixed columns.
+    is_users_X : bool
+        Whether X is the user's own array, which is not to be changed.
+    factors : tuple of FactorRows
+        Levels and slopes of the grouping factors.
     components : tuple of Component
-        Grouping factors, then feature blocks, those without principal axes first.
-    factors : tuple of Term
-        Columns of the grouping factors.
+        Feature blocks, those without principal axes first.
     blocks : tuple of Block
         Columns of the feature blocks that vary.
     notes : tuple of Message
-        What the user should know about components.
+        What the user should know about feature blocks.
     """
 
     rows: WeightedRows
     counted: slice | NDArray[np.bool_]
     X: Matrix
+    is_users_X: bool
+    factors: tuple[FactorRows, ...]
     components: tuple[Component, ...]
-    factors: tuple[Term, ...]
     blocks: tuple[Block, ...]
     notes: tuple[Message, ...]
+
+    @property
+    def can_be_summed(self) -> bool:
+        """Whether sums over rows are all that a fit needs: dense columns, fewer than rows."""
+        return not (is_sparse(self.X) or self.components) and self.X.shape[1] + 1 < self.rows.n
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def gather(
     options : Options
         Parameters, read.
     copy : bool
-        False where the fixed columns may be overwritten later.
+        False where the user's own array may be overwritten later.
 
     Returns
     -------
@@ -144,45 +143,42 @@ def gather(
     Raises
     ------
     ValueError
-        For a factor with a single level beside an intercept, or two with the same levels.
+        For a column that is not numeric or not finite, or missing labels.
     """
     positive = weights > 0
     # A slice copies nothing.
     counted = slice(None) if positive.all() else positive
     rows = WeightedRows(weights[counted])
-    groupings, factors, terms, notes = [], [], [], []
+    groupings, factors = [], []
     for i, factor in enumerate(roles.factors):
         of_factor = [labels[i]] if labels else [table.labels(c) for c in factor.columns]
         grouping, codes = learn_grouping(factor.name, [column[counted] for column in of_factor])
-        term = make_term(
-            codes,
-            grouping.n_levels,
-            slope_columns(table, factor)[counted],
-            rows,
-            intercept=factor.intercept,
-            structure=options.structures[factor.name],
-        )
-        component = Factor(
-            factor.name, factor.coefficient_names, term.n_levels, term.structure, term.transform
-        )
-        if factor.name not in options.held:
-            if options.fit_intercept:
-                require_several_levels(component, rows.n)
-            notes += note_few_levels(component)
         groupings.append(grouping)
-        factors.append(component)
-        terms.append(term)
-    require_distinct(factors, terms)
-    blocks, of_blocks, more_notes = _gather_blocks(table, roles, counted, rows, options)
-    X = table.numeric(roles.fixed, copy=copy)
+        factors.append(
+            FactorRows(
+                name=factor.name,
+                coefficients=factor.coefficient_names,
+                codes=codes,
+                n_levels=grouping.n_levels,
+                slopes=slope_columns(table, factor)[counted],
+                intercept=factor.intercept,
+                structure=options.structures[factor.name],
+            )
+        )
+    blocks, components, notes = _gather_blocks(table, roles, counted, rows, options)
+    X = table.numeric(roles.fixed, copy=False)
+    X = X if isinstance(counted, slice) else X[counted]
     columns = Columns(
         rows=rows,
         counted=counted,
-        X=X if isinstance(counted, slice) else X[counted],
-        components=(*factors, *of_blocks),
-        factors=tuple(terms),
+        X=X,
+        is_users_X=copy
+        and isinstance(table.data, np.ndarray)
+        and np.may_share_memory(X, table.data),
+        factors=tuple(factors),
+        components=tuple(components),
         blocks=blocks,
-        notes=(*notes, *more_notes),
+        notes=tuple(notes),
     )
     return columns, tuple(groupings)
 
@@ -229,7 +225,7 @@ def lay_out(columns: Columns, y: Array, options: Options) -> tuple[Design, Respo
     Parameters
     ----------
     columns : Columns
-        The user's columns; its dense X is overwritten.
+        The user's columns; a dense X is overwritten, unless it is the user's own.
     y : ndarray of shape (n, t)
         Responses on the same rows.
     options : Options
@@ -243,7 +239,8 @@ def lay_out(columns: Columns, y: Array, options: Options) -> tuple[Design, Respo
     # Precision weights have a unit.
     unit = 1.0 if options.frequency else float(np.mean(columns.rows.weights))
     rows = columns.rows if unit == 1.0 else WeightedRows(columns.rows.weights / unit)
-    user_columns, center = center_columns(columns.X, rows, fit_intercept=options.fit_intercept)
+    X = columns.X.copy() if columns.is_users_X else columns.X
+    user_columns, center = center_columns(X, rows, fit_intercept=options.fit_intercept)
     X, fixed = build_fixed_part(
         user_columns,
         center,
@@ -256,15 +253,20 @@ def lay_out(columns: Columns, y: Array, options: Options) -> tuple[Design, Respo
     if len(fixed.dropped) and is_saturated(y, residual, rows, n_columns):
         X, fixed = least_norm_fixed_part(user_columns, center, rows, X, fixed)
         residual, offset = regress(X, y, rows, fixed)
+    terms = [make_term(factor, rows) for factor in columns.factors]
+    factors = [
+        Factor(of.name, of.coefficients, of.n_levels, of.structure, term.transform)
+        for of, term in zip(columns.factors, terms, strict=True)
+    ]
     design = Design(
         rows=rows,
         X=X,
         fixed=fixed,
-        factors=columns.factors,
+        factors=tuple(terms),
         blocks=columns.blocks,
-        components=columns.components,
+        components=(*factors, *columns.components),
         weight_unit=unit,
         n=rows.total if options.frequency else float(rows.n),
-        sum_log_weights=0.0 if options.frequency else float(np.sum(np.log(rows.weights))),
+        sum_log_weights=0.0 if options.frequency else rows.sum_log,
     )
     return design, make_response(y, residual, offset, rows)

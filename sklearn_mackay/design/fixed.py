@@ -17,6 +17,7 @@ from .terms import CONSTANT
 from .weighted import WeightedRows, unweighted_root_mean_square
 
 COLLINEAR = 1e-11  # relative size of a pivot of X below which its column is a combination
+TIE = 1e-7  # relative, by which a column is taken to be shorter than the one before it
 COLLINEAR_SPARSE = 1e-5  # the same where only X'X is formed, which squares it
 
 
@@ -113,11 +114,11 @@ def build_fixed_part(
     if alpha > 0:
         basis, log_det = np.diag(1.0 / scale), 0.0
     elif on_sparse:
-        kept, condition = _independent_sparse(columns, scale, rows, fit_intercept)
+        kept, condition = _independent_sparse(columns, by_position(scale), rows, fit_intercept)
         basis = np.diag(1.0 / scale)[:, kept]
         log_det = -float(np.sum(np.log(scale[kept])))
     else:
-        basis, kept, condition = _orthonormal_basis(columns, scale, rows)
+        basis, kept, condition = _orthonormal_basis(columns, by_position(scale), rows)
         log_det = float(np.linalg.slogdet(basis[kept])[1]) if len(kept) else 0.0
     X, penalty, to_coefficients = _in_basis(columns, basis, center, alpha, fit_intercept)
     dropped = np.setdiff1d(np.arange(p), kept)
@@ -165,6 +166,15 @@ def least_norm_fixed_part(
     )
 
 
+def by_position(scale: Array) -> Array:
+    """Units in which the first of columns of one length is the longest, whatever their rounding.
+
+    Which of two collinear columns is dropped is then decided by their position. The fit depends on
+    no unit.
+    """
+    return np.asarray(scale * (1.0 + TIE * np.arange(len(scale))))
+
+
 def _log_det_gram(X: Matrix, rows: WeightedRows) -> float:
     return float(np.linalg.slogdet(rows.gram(X))[1]) if X.shape[1] else 0.0
 
@@ -208,7 +218,9 @@ def _orthonormal_basis(
     if p == 0:
         return np.zeros((0, 0)), np.arange(0), 1.0
     _, R, pivots = linalg.qr(rows.triangle(columns, scale), mode="economic", pivoting=True)
-    sizes = np.abs(np.diag(R))
+    # With a positive diagonal it is the Cholesky factor of X'WX, by which sums find the basis.
+    R = R * np.where(np.diag(R) < 0, -1.0, 1.0)[:, None]
+    sizes = np.diag(R)
     rank = int(np.sum(sizes > COLLINEAR * max(sizes[0], np.finfo(float).tiny)))
     basis = np.zeros((p, rank))
     if rank:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg
 
 from .._arrays import Array, Matrix
@@ -85,6 +86,11 @@ def is_saturated(y: Array, residual: Array, rows: WeightedRows, n_columns: int) 
     return bool(n_columns >= rows.total or np.all(left <= SATURATED**2 * total))
 
 
+def is_rounding(left: Array, sd: Array, largest: Array) -> NDArray[np.bool_]:
+    """Whether a residual is no more than rounding, given the spread and the size of y (t,)."""
+    return np.asarray(left <= np.maximum(EXPLAINED * sd, ROUNDING_OF_Y * largest))
+
+
 def make_response(y: Array, residual: Array, offset: Array, rows: WeightedRows) -> Response:
     """Bring residuals to unit scale, and note what y was like.
 
@@ -106,7 +112,7 @@ def make_response(y: Array, residual: Array, offset: Array, rows: WeightedRows) 
     mean = rows.average(y)
     sd = np.sqrt(rows.average((y - mean) ** 2))
     left = np.sqrt(rows.average(residual**2))
-    is_explained = left <= np.maximum(EXPLAINED * sd, ROUNDING_OF_Y * np.max(np.abs(y), axis=0))
+    is_explained = is_rounding(left, sd, np.max(np.abs(y), axis=0))
     scale = np.where(is_explained, 1.0, left)
     return Response(
         np.where(is_explained, 0.0, residual / scale),

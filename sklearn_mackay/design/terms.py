@@ -56,6 +56,37 @@ class Term:
         return level_columns(self.codes, self.columns, self.n_levels)
 
 
+@dataclass(frozen=True)
+class FactorRows:
+    """A grouping factor by row, as the user gave it.
+
+    Attributes
+    ----------
+    name : str
+        Factor.
+    coefficients : tuple of str
+        "intercept" and slopes, as the user knows them.
+    codes : ndarray of shape (n,)
+        Level of each row, 0 to ``n_levels - 1``.
+    n_levels : int
+        ``L``.
+    slopes : ndarray of shape (n, s - intercept)
+        Columns whose coefficient varies by level.
+    intercept : bool
+        Whether the intercept varies by level; it comes first.
+    structure : Structure
+        Of the covariance.
+    """
+
+    name: str
+    coefficients: tuple[str, ...]
+    codes: NDArray[np.integer[Any]]
+    n_levels: int
+    slopes: Array
+    intercept: bool
+    structure: Structure
+
+
 def level_columns(
     codes: NDArray[np.integer[Any]], columns: Array, n_levels: int
 ) -> sparse.csr_array:
@@ -69,15 +100,7 @@ def level_columns(
     )
 
 
-def make_term(
-    codes: NDArray[np.integer[Any]],
-    n_levels: int,
-    slopes: Array,
-    rows: WeightedRows,
-    *,
-    intercept: bool,
-    structure: Structure,
-) -> Term:
+def make_term(factor: FactorRows, rows: WeightedRows) -> Term:
     """Build a term with its slopes in units of their root mean square.
 
     With a random intercept that may correlate with them the slopes are centred as well: a shift
@@ -85,23 +108,17 @@ def make_term(
 
     Parameters
     ----------
-    codes : ndarray of shape (n,)
-        Level of each row.
-    n_levels : int
-        Number of levels.
-    slopes : ndarray of shape (n, s - intercept)
-        Columns whose coefficient varies by level.
+    factor : FactorRows
+        Levels and slopes.
     rows : WeightedRows
         Row weights, for means.
-    intercept : bool
-        Whether the intercept varies by level; it comes first.
-    structure : Structure
-        Of the covariance.
 
     Returns
     -------
     Term
     """
+    codes, n_levels, slopes = factor.codes, factor.n_levels, factor.slopes
+    intercept, structure = factor.intercept, factor.structure
     if not slopes.shape[1]:
         ones = np.broadcast_to(1.0, (int(intercept), len(codes)))  # no memory
         return Term(codes, n_levels, ones, np.eye(int(intercept)), structure)

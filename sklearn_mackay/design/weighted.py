@@ -34,6 +34,11 @@ class WeightedRows:
         return float(np.sum(self.weights))
 
     @property
+    def sum_log(self) -> float:
+        """Sum of their logarithms."""
+        return float(np.sum(np.log(self.weights)))
+
+    @property
     def root(self) -> Array:
         """Square roots of the weights."""
         return np.asarray(np.sqrt(self.weights))

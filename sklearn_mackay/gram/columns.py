@@ -78,6 +78,23 @@ def _table_in_columns(table: CrossGram, A_k: Array | None, A_l: Array | None) ->
     return table if blocks is table.blocks else replace(table, blocks=blocks)
 
 
+def reweighted(crossproducts: CrossProducts, unit: float) -> CrossProducts:
+    """Gram blocks with all row weights multiplied by a number."""
+    if unit == 1.0:
+        return crossproducts
+    return replace(
+        crossproducts,
+        terms=tuple(
+            replace(term, own=unit * term.own, ZWF=unit * term.ZWF) for term in crossproducts.terms
+        ),
+        cross={
+            k: {l: replace(table, blocks=unit * table.blocks) for l, table in row.items()}
+            for k, row in crossproducts.cross.items()
+        },
+        FWF=unit * crossproducts.FWF,
+    )
+
+
 def without_fixed(crossproducts: CrossProducts) -> CrossProducts:
     """The model without a fixed part."""
     p = len(crossproducts.penalty)

@@ -2,19 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg, sparse
 
-from .._arrays import Array, Matrix, is_sparse, row_blocks, row_scaled, to_dense
+from .._arrays import (
+    Array,
+    Matrix,
+    is_sparse,
+    largest_entry,
+    row_blocks,
+    row_scaled,
+    to_dense,
+)
 from ..covariances.structures import FULL
 from ..design.blocks import Block, principal_axes
-from ..design.design import Design
-from ..design.terms import Term
+from ..design.design import Columns, Design
+from ..design.summed import Coordinates, first_coordinates
+from ..design.terms import FactorRows, Term
 from .columns import in_columns
 from .crossproducts import CrossGram, CrossProducts, LargeColumns, TermGram
+from .pairs import count_pairs
+from .sums import Sums
+
+CACHED = 2**18  # numbers of a block of rows, 2 MiB, each read several times
+
+
+class Leveled(NamedTuple):
+    """What is summed by level.
+
+    Attributes
+    ----------
+    codes : ndarray of shape (n,)
+        Level of each row.
+    n_levels : int
+        ``L``.
+    columns : ndarray of shape (s, n)
+        What multiplies the level's coefficients; ones take no memory.
+    """
+
+    codes: NDArray[np.integer[Any]]
+    n_levels: int
+    columns: Array
+
+    @property
+    def is_one(self) -> bool:
+        """Whether all there is is a random intercept."""
+        return len(self.columns) == 1 and self.columns.strides[1] == 0
+
+
+def sum_columns(columns: Columns, y: Array, coordinates: Coordinates | None = None) -> Sums:
+    """Sum products of columns and responses over rows.
+
+    Parameters
+    ----------
+    columns : Columns
+        Fixed columns, which are dense, and grouping factors; no feature blocks.
+    y : ndarray of shape (n, t)
+        Responses.
+    coordinates : Coordinates, optional
+        Which columns the sums are of; about the mean of the first rows if None.
+
+    Returns
+    -------
+    Sums
+    """
+    X, rows, factors = columns.X, columns.rows, columns.factors
+    p, t = X.shape[1], y.shape[1]
+    if coordinates is None:
+        slopes = [factor.slopes for factor in factors]
+        coordinates = first_coordinates(X, y, slopes, rows.weights)
+    shift, turn, of_slopes = coordinates
+
+    def shifted(some: slice) -> Array:
+        F = np.ones((1 + p + t, len(y[some])))
+        np.subtract(X[some].T, shift[:p, None], out=F[1 : 1 + p])
+        np.subtract(y[some].T, shift[p:, None], out=F[1 + p :])
+        if turn is not None:
+            F[1:] = turn.T @ F[1:]
+        return F
+
+    leveled = [_leveled(factor, center) for factor, center in zip(factors, of_slopes, strict=True)]
+    FWF, on_F = _dense_products(leveled, shifted, rows.weights)
+    return Sums(
+        products=CrossProducts(
+            terms=tuple(
+                TermGram(_own(term, rows.weights, ZWF), ZWF, FULL)
+                for term, ZWF in zip(leveled, on_F, strict=True)
+            ),
+            cross=_tables(leveled, rows.weights),
+            FWF=FWF,
+            penalty=np.zeros(1 + p),
+            n=rows.total,
+            sum_log_weights=rows.sum_log,
+        ),
+        coordinates=coordinates,
+        largest=np.concatenate([largest_entry(X), largest_entry(y)]),
+        largest_slopes=tuple(largest_entry(factor.slopes) for factor in factors),
+        n_rows=rows.n,
+        n_outputs=t,
+    )
+
+
+def _leveled(factor: FactorRows, center: Array) -> Leveled:
+    """Ones and shifted slopes of a factor."""
+    ones = np.broadcast_to(1.0, (1, len(factor.codes)))
+    columns = np.vstack([ones, (factor.slopes - center).T]) if len(center) else ones
+    return Leveled(factor.codes, factor.n_levels, columns)
 
 
 def build_crossproducts(design: Design, y: Array) -> tuple[CrossProducts, LargeColumns]:
@@ -36,16 +134,21 @@ def build_crossproducts(design: Design, y: Array) -> tuple[CrossProducts, LargeC
     """
     X, weights, root = design.X, design.rows.weights, design.rows.root
     factors = design.factors
+    leveled = [Leveled(term.codes, term.n_levels, term.columns) for term in factors]
     small = [block for block in design.blocks if not block.is_large]
-    cross = {
-        k: {l: _cross_gram(factors[k], factors[l], weights) for l in range(k + 1, len(factors))}
-        for k in range(len(factors))
-    }
-    products = _sparse_products if is_sparse(X) else _dense_products
-    FWF, on_F = products(factors, small, X, y, weights)
+    cross = _tables(leveled, weights)
+
+    def internal(some: slice) -> Array:
+        of_blocks = (to_dense(block.rows(some)) for block in small)
+        return np.vstack([part.T for part in (*of_blocks, X[some], np.atleast_2d(y[some].T).T)])
+
+    if is_sparse(X):
+        FWF, on_F = _sparse_products(factors, small, X, y, weights)
+    else:
+        FWF, on_F = _dense_products(leveled, internal, weights)
     grams = [
-        TermGram(_own(factor, weights), ZWF, factor.structure)
-        for ZWF, factor in zip(on_F, factors, strict=True)
+        TermGram(_own(term, weights), ZWF, factor.structure)
+        for term, ZWF, factor in zip(leveled, on_F, factors, strict=True)
     ]
     large: dict[int, Matrix] = {}
     for block in design.blocks[: len(design.blocks) - len(small)]:
@@ -141,14 +244,25 @@ def _full_table(blocks: Array) -> CrossGram:
     )
 
 
-def _cross_gram(k: Term, l: Term, weights: Array) -> CrossGram:
+def _tables(terms: Sequence[Leveled], weights: Array) -> dict[int, dict[int, CrossGram]]:
+    return {
+        k: {l: _cross_gram(terms[k], terms[l], weights) for l in range(k + 1, len(terms))}
+        for k in range(len(terms))
+    }
+
+
+def _cross_gram(k: Leveled, l: Leveled, weights: Array) -> CrossGram:
+    """Cross-table of two factors."""
+    if k.is_one and l.is_one and np.all(weights == weights[:1]):
+        counted = count_pairs(k.codes, l.codes, l.n_levels)
+        return replace(counted, blocks=counted.blocks * weights[0])
     shape = (k.n_levels, l.n_levels)
     blocks = []
-    for a in range(k.n_coefficients):
+    for of_k in k.columns:
         row = []
-        for b in range(l.n_coefficients):
-            product = weights * k.columns[a] * l.columns[b]
+        for of_l in l.columns:
             # Summing duplicates keeps zeros, so that all coefficients have one pattern.
+            product = weights * of_k * of_l
             table = sparse.coo_array((product, (k.codes, l.codes)), shape=shape).tocsr()
             row.append(table.data)
         blocks.append(row)
@@ -159,37 +273,56 @@ def _cross_gram(k: Term, l: Term, weights: Array) -> CrossGram:
     )
 
 
-def _own(term: Term, weights: Array) -> Array:
-    """``Z_k'WZ_k`` of shape (s, s, L)."""
-    s, L = term.n_coefficients, term.n_levels
+def _own(term: Leveled, weights: Array, ZWF: Array | None = None) -> Array:
+    """``Z_k'WZ_k`` of shape (s, s, L), given ``Z_k'WF`` if the first column of F is one."""
+    s, L = len(term.columns), term.n_levels
     own = np.zeros((s, s, L))
-    for rows in row_blocks(len(weights)):
-        for a in range(s):
-            for b in range(a + 1):
-                product = weights[rows] * term.columns[a, rows] * term.columns[b, rows]
-                own[a, b] += np.bincount(term.codes[rows], product, minlength=L)
-    for a in range(s):
-        own[:a, a] = own[a, :a]
+    first = 0
+    if ZWF is not None:
+        # So is the first of the term.
+        own[:, 0], first = ZWF[:, 0], 1
+    for rows in row_blocks(len(weights)) if first < s else ():
+        codes = term.codes[rows].astype(np.intp, copy=False)
+        for b in range(first, s):
+            weighted = weights[rows] * term.columns[b, rows]
+            for a in range(b, s):
+                own[a, b] += np.bincount(codes, weighted * term.columns[a, rows], minlength=L)
+    for b in range(s):
+        own[b, b + 1 :] = own[b + 1 :, b]
     return own
 
 
 def _dense_products(
-    factors: Sequence[Term], blocks: Sequence[Block], X: Array, y: Array, weights: Array
+    terms: Sequence[Leveled], columns: Callable[[slice], Array], weights: Array
 ) -> tuple[Array, list[Array]]:
-    """``F'WF`` of ``F = [blocks X y]``, and ``Z_k'WF`` of shape (s, P, L) of each factor."""
-    P = sum(block.n_products for block in blocks) + X.shape[1] + y[:1].size
+    """``F'WF``, and ``Z_k'WF`` of shape (s, P, L) of each term.
+
+    Parameters
+    ----------
+    terms : sequence of Leveled
+        Levels and columns by row.
+    columns : callable
+        ``columns(rows)`` returns a new array (P, m), some rows of F.
+    weights : ndarray of shape (n,)
+        Row weights.
+    """
+    P = len(columns(slice(0, 0)))
     total = np.zeros((P, P))
-    on_factors = [np.zeros((term.n_coefficients, P, term.n_levels)) for term in factors]
-    for rows in row_blocks(len(y), P):
-        root = np.sqrt(weights[rows])
-        F = np.column_stack([*(to_dense(b.rows(rows)) for b in blocks), X[rows], y[rows]])
-        F *= root[:, None]
-        total += F.T @ F
-        for term, on_term in zip(factors, on_factors, strict=True):
-            for a, j in np.ndindex(*on_term.shape[:2]):
-                product = root * F[:, j] * term.columns[a, rows]
-                on_term[a, j] += np.bincount(term.codes[rows], product, minlength=term.n_levels)
-    return total, on_factors
+    on_terms = [np.zeros((len(term.columns), P, term.n_levels)) for term in terms]
+    # A block is small, unless levels would outnumber its rows.
+    most = max((term.n_levels for term in terms), default=0)
+    for rows in row_blocks(len(weights), P, max(4 * P * most, CACHED)):
+        root, F = np.sqrt(weights[rows]), columns(rows)
+        F *= root
+        total += F @ F.T
+        F *= root
+        for term, on_term in zip(terms, on_terms, strict=True):
+            codes = term.codes[rows].astype(np.intp, copy=False)
+            for a, column in enumerate(term.columns):
+                for j in range(P):
+                    values = F[j] if term.is_one else F[j] * column[rows]
+                    on_term[a, j] += np.bincount(codes, values, minlength=term.n_levels)
+    return total, on_terms
 
 
 def _sparse_products(

@@ -17,12 +17,12 @@ from scipy.special import chdtrc
 
 from .._arrays import Array, Matrix, is_sparse, largest_entry, row_blocks
 from ..design.design import Columns
-from ..design.terms import Term
 from ..frames.making import Backend, Column, make_frame
 from ..frames.options import RESIDUAL, Options
 from ..frames.roles import ColumnRoles
 from ..frames.tables import Table
 from ..gram.crossproducts import CrossProducts
+from ..gram.sums import Sums
 from ..model.problem import Fitted, Problem
 
 Marks = Mapping[str, Any]
@@ -86,10 +86,15 @@ def mark_columns(columns: Matrix, response: Response) -> Array:
     return np.array([mean * unit, sd * unit, correlation])
 
 
-def mark_data(
-    table: Table, roles: ColumnRoles, columns: Columns, y: Array, options: Options
-) -> dict[str, Any]:
-    """What a comparison will know of a model and of its data, before anything is estimated.
+class DataMarks(NamedTuple):
+    """Marks of the rows: of columns (3, m), see `mark_columns`, and sums of y by level."""
+
+    columns: Array
+    by_level: list[Array]
+
+
+def mark_rows(table: Table, roles: ColumnRoles, columns: Columns, y: Array) -> DataMarks:
+    """Marks of rows in memory.
 
     Parameters
     ----------
@@ -101,50 +106,109 @@ def mark_data(
         Those of the model, as the user gave them.
     y : ndarray of shape (n,)
         Response on the rows that count.
+
+    Returns
+    -------
+    DataMarks
+    """
+    response = standardise(y, columns.rows.weights)
+    of_columns = [mark_columns(columns.X, response)]
+    slopes = _only_slopes(roles)
+    if slopes:
+        of_columns.append(mark_columns(table.numeric(slopes)[columns.counted], response))
+    share_of_y = response.share * response.y
+    return DataMarks(
+        np.hstack(of_columns),
+        [
+            np.sort(np.bincount(factor.codes, share_of_y, minlength=factor.n_levels))
+            for factor in columns.factors
+        ],
+    )
+
+
+def mark_sums(sums: Sums, roles: ColumnRoles) -> DataMarks:
+    """The same of sums over rows, about a pivot, of one response.
+
+    Parameters
+    ----------
+    sums : Sums
+        Of the rows.
+    roles : ColumnRoles
+        What their columns are for.
+
+    Returns
+    -------
+    DataMarks
+    """
+    terms = sums.products.terms
+    at = {slope: (k, a) for k, of in enumerate(roles.factors) for a, slope in enumerate(of.slopes)}
+    places = [at[slope] for slope in _only_slopes(roles)]
+    # Sums of products with one, with itself and with y of each column about the pivot.
+    FWF, total = sums.products.FWF, sums.products.FWF[0, 0]
+    on_one = [*FWF[0, 1:-1], *(np.sum(terms[k].own[0, 1 + a]) for k, a in places)]
+    squares = [*np.diag(FWF)[1:-1], *(np.sum(terms[k].own[1 + a, 1 + a]) for k, a in places)]
+    on_y = [*FWF[1:-1, -1], *(np.sum(terms[k].ZWF[1 + a, -1]) for k, a in places)]
+    shift = [*sums.coordinates.shift[:-1], *(sums.coordinates.of_slopes[k][a] for k, a in places)]
+    y_mean, y_sd = FWF[0, -1] / total, _positive(sums.moments.sd[-1])
+    mean = np.array(on_one) / total
+    sd = np.sqrt(np.maximum(np.array(squares) / total - mean**2, 0.0))
+    user_mean = np.array(shift) + mean
+    sd = np.where(sd > SAME * np.abs(user_mean), sd, 0.0)
+    covariance = np.array(on_y) / total - mean * y_mean
+    correlation = np.where(sd > 0, covariance / _positive(sd) / y_sd, 0.0)
+    return DataMarks(
+        np.array([user_mean, sd, correlation]),
+        [np.sort((term.ZWF[0, -1] - y_mean * term.ZWF[0, 0]) / total / y_sd) for term in terms],
+    )
+
+
+def _only_slopes(roles: ColumnRoles) -> list[int]:
+    """Columns that are slopes and no fixed features."""
+    return [c for c in dict.fromkeys(roles.slopes) if c not in roles.fixed]
+
+
+def mark_model(
+    table: Table, roles: ColumnRoles, options: Options, data: DataMarks
+) -> dict[str, Any]:
+    """What a comparison will know of a model and of its data, before anything is estimated.
+
+    Parameters
+    ----------
+    table : Table
+        The user's X.
+    roles : ColumnRoles
+        What its columns are for.
     options : Options
         Parameters, read.
+    data : DataMarks
+        Of the rows.
 
     Returns
     -------
     dict
     """
-    response = standardise(y, columns.rows.weights)
-    slopes = [c for c in dict.fromkeys(roles.slopes) if c not in roles.fixed]
-    of_columns = [mark_columns(columns.X, response)]
-    if slopes:
-        of_columns.append(mark_columns(table.numeric(slopes)[columns.counted], response))
-    held = {component.name: options.held.get(component.name) for component in columns.components}
+    features = [table.name(c) for c in roles.fixed]
     return {
         "method": options.method,
         "alpha": options.alpha,
         "weight_type": "frequency" if options.frequency else "precision",
         "intercept": options.fit_intercept,
-        "features": [table.name(c) for c in roles.fixed],
-        "columns": [table.name(c) for c in (*roles.fixed, *slopes)],
-        "column_marks": np.hstack(of_columns),
+        "features": features,
+        "columns": [*features, *(table.name(c) for c in _only_slopes(roles))],
+        "column_marks": data.columns,
         "held": options.held.get(RESIDUAL),
         "factors": {
             factor.name: {
                 "intercept": factor.intercept,
                 "slopes": list(factor.coefficient_names[int(factor.intercept) :]),
-                "diagonal": not term.structure.correlates,
-                "held": held[factor.name],
-                "sums": _sums_by_level(term, response),
+                "diagonal": not options.structures[factor.name].correlates,
+                "held": options.held.get(factor.name),
+                "sums": sums,
             }
-            for factor, term in zip(roles.factors, columns.factors, strict=True)
+            for factor, sums in zip(roles.factors, data.by_level, strict=True)
         },
-        "blocks": {
-            component.name: {"held": held[component.name]}
-            for component in columns.components
-            if component.is_feature
-        },
+        "blocks": {name: {"held": options.held.get(name)} for name in roles.blocks},
     }
-
-
-def _sums_by_level(term: Term, response: Response) -> Array:
-    """Sorted sums of the response by level."""
-    sums = np.bincount(term.codes, response.share * response.y, minlength=term.n_levels)
-    return np.sort(sums)
 
 
 def mark_fit(fitted: Fitted) -> dict[str, Any]:

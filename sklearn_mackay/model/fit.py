@@ -1,24 +1,17 @@
-"""One mixed model from columns to variances: Gram blocks, an engine, the loop."""
+"""One mixed model from its problem to its variances: an engine, the loop."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from .._machine import MODERATE, one_blas_thread
-from ..design.blocks import Block
-from ..design.design import Design
-from ..design.response import Response
-from ..evidence.identification import identify
 from ..evidence.loop import Iteration
 from ..evidence.solution import Engine
-from ..frames.options import RESIDUAL, Options
-from ..gram.columns import of_output
 from ..gram.crossproducts import CrossProducts, LargeColumns
-from ..gram.from_rows import build_crossproducts
-from ..gram.layout import Layout, choose_layout
+from ..gram.layout import Layout
 from .monte_carlo import MonteCarloErrors, estimate_with
+from .posing import Posed
 from .problem import Fitted, Problem
 
 KEPT_ENTRIES = 2**21  # numbers in Gram blocks that are kept unasked: 16 MiB
@@ -32,68 +25,6 @@ class Prepare(Protocol):
     ) -> Engine:
         """Return an engine whose determinant and traces belong to REML or to ML."""
         ...
-
-
-@dataclass(frozen=True)
-class Posed:
-    """Problems of all responses of one design, and the only rows that they still need.
-
-    Attributes
-    ----------
-    problems : list of Problem
-        One for each response.
-    blocks : tuple of Block
-        Feature blocks, whose coefficients are combinations of their rows where these are fewer.
-    large : mapping of int to ndarray or sparse array of shape (n, L)
-        Columns of feature blocks without principal axes, by term.
-    """
-
-    problems: list[Problem]
-    blocks: tuple[Block, ...]
-    large: LargeColumns
-
-
-def pose(design: Design, response: Response, options: Options) -> Posed:
-    """Build Gram blocks, and find what they tell; rows end here.
-
-    Parameters
-    ----------
-    design : Design
-        All columns.
-    response : Response
-        Responses; each has variances of its own.
-    options : Options
-        What to estimate.
-
-    Returns
-    -------
-    Posed
-    """
-    with one_blas_thread(n_entries=response.y.size + design.X.shape[0] * design.X.shape[1]):
-        crossproducts, large = build_crossproducts(design, response.y)
-        active = [component for component in design.components if component.has_term]
-        identification = identify(
-            crossproducts,
-            [component.transform for component in active],
-            free=[component.name not in options.held for component in active],
-            residual=RESIDUAL not in options.held,
-            reml=options.method != "ml",
-        )
-    layout = choose_layout(crossproducts)
-    problems = [
-        Problem(
-            crossproducts=of_output(crossproducts, j),
-            layout=layout,
-            components=design.components,
-            fixed=design.fixed,
-            output=output,
-            weight_unit=design.weight_unit,
-            options=options,
-            identification=identification,
-        )
-        for j, output in enumerate(response.outputs)
-    ]
-    return Posed(problems, design.blocks, large)
 
 
 def fit_model(

@@ -534,7 +534,7 @@ def test_only_a_block_alone_is_eliminated(rng, monkeypatch, blocks, grouped, lar
         layouts.append(choose_layout(crossproducts))
         return layouts[-1]
 
-    monkeypatch.setattr("sklearn_mackay.model.fit.choose_layout", recorded)
+    monkeypatch.setattr("sklearn_mackay.model.posing.choose_layout", recorded)
     monkeypatch.setattr("sklearn_mackay.design.blocks.LARGEST_GRAM", largest)
     X, y = regression(rng, 200, 80)
     table = np.column_stack([X, np.arange(200) % 60])

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from designs import RegressedPart, laid_out, options, regressed
+from designs import RegressedPart, columns_of, factor_rows, options, regressed
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.linear_model import Ridge
-from structured import structure_of
 
 from sklearn_mackay._arrays import row_blocks
-from sklearn_mackay.design.components import Factor
-from sklearn_mackay.design.terms import make_term
-from sklearn_mackay.design.weighted import WeightedRows
 from sklearn_mackay.evidence.solution import Engine
 from sklearn_mackay.frames.options import RESIDUAL
 from sklearn_mackay.kernels.exact import prepare
 from sklearn_mackay.model.estimates import Estimates, estimates
-from sklearn_mackay.model.fit import fit_model, pose
+from sklearn_mackay.model.fit import fit_model
+from sklearn_mackay.model.posing import pose_rows
 from sklearn_mackay.model.problem import Fitted
 
 N = 30
@@ -372,9 +369,21 @@ def exact_engine(crossproducts, layout, large, *, reml):
 
 
 def fit(X, y, weights, settings, factors=()) -> tuple[Fitted, Estimates]:
-    design, response = laid_out(X, y, weights, settings, factors)
-    ((fitted, errors),) = fit_model(pose(design, response, settings), exact_engine, lambda _: None)
+    posed = pose_rows(columns_of(X, weights, factors), y[:, None], settings)
+    ((fitted, errors),) = fit_model(posed, exact_engine, lambda _: None)
     return fitted, estimates(fitted, errors)
+
+
+@in_both_containers
+@with_and_without_intercept
+@pytest.mark.parametrize("seed", range(5))
+def test_of_columns_alike_the_first_is_kept(seed, fit_intercept, container):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(N, 3))
+    alike = np.column_stack([X[:, 0], X, -3.7 * X[:, 1], X[:, 2] / 3.0])
+    y = rng.normal(size=N)
+    part = build(alike, y, np.ones(N), fit_intercept=fit_intercept, container=container)
+    assert_array_equal(part.fixed.dropped, [1, 4, 5])
 
 
 @in_both_containers
@@ -398,14 +407,9 @@ def test_penalised_model_with_a_factor_equals_ridge_on_its_columns(data, rng, fi
     X, y, weights = data
     codes = rng.permutation(np.arange(N) % 5)
     alpha, sigma2, tau2 = 3.0, 1.5, 0.8
-    rows = WeightedRows(weights)
-    term = make_term(
-        codes, 5, np.zeros((N, 0)), rows, intercept=True, structure=structure_of(False)
-    )
-    factor = Factor("g", ("intercept",), 5, term.structure, term.transform)
     held = {"g": np.array([[tau2]]), RESIDUAL: np.array([[sigma2]])}
     settings = options(alpha, fit_intercept, held)
-    _, model = fit(X.copy(), y, weights, settings, [(factor, term)])
+    _, model = fit(X.copy(), y, weights, settings, [factor_rows(codes, 5)])
     # b ~ N(0, tau2) is a column whose ridge penalty is sigma2 / tau2.
     scale = np.sqrt(alpha * tau2 / sigma2)
     Z = np.eye(5)[codes] * scale

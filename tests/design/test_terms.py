@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from designs import term_of
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from structured import structure_of
 
 from sklearn_mackay._arrays import root_mean_square, row_scaled, to_dense
-from sklearn_mackay.design.terms import make_term, random_part
+from sklearn_mackay.design.terms import random_part
 from sklearn_mackay.design.weighted import WeightedRows
 
 ATOL = 1e-13  # some roundings of numbers of order one
@@ -39,7 +40,7 @@ def weights(rng):
 @pytest.mark.parametrize(("n_slopes", "intercept"), [(0, True), (1, True), (3, True), (1, False)])
 def test_transform_undoes_scaling_and_centring(rng, codes, weights, n_slopes, intercept, diagonal):
     slopes = 40.0 * rng.normal(loc=[5.0, 0.0, -300.0][:n_slopes], size=(30, n_slopes))
-    term = make_term(
+    term = term_of(
         codes,
         5,
         slopes,
@@ -70,7 +71,7 @@ def test_transform_undoes_scaling_and_centring(rng, codes, weights, n_slopes, in
 @pytest.mark.parametrize("intercept", [False, True])
 def test_slopes_have_unit_root_mean_square(rng, codes, weights, intercept, diagonal):
     slopes = rng.normal(loc=[5.0, 0.0], size=(30, 2)) * [1e-8, 1e6]
-    term = make_term(
+    term = term_of(
         codes,
         5,
         slopes,
@@ -90,10 +91,10 @@ def test_slopes_have_unit_root_mean_square(rng, codes, weights, intercept, diago
 
 def test_a_shift_of_a_slope_changes_only_the_transform(rng, codes, weights):
     slope = rng.normal(size=(30, 1))
-    here = make_term(
+    here = term_of(
         codes, 5, slope, WeightedRows(weights), intercept=True, structure=structure_of(False)
     )
-    there = make_term(
+    there = term_of(
         codes,
         5,
         slope + 1000.0,
@@ -105,7 +106,7 @@ def test_a_shift_of_a_slope_changes_only_the_transform(rng, codes, weights):
 
 
 def test_a_slope_of_zeros_keeps_a_finite_scale(codes, weights):
-    term = make_term(
+    term = term_of(
         codes,
         5,
         np.zeros((30, 1)),

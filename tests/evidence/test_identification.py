@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from designs import gram_blocks
+from designs import gram_blocks, term_of
 from identification import faults
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import Problem, random_problem
@@ -20,7 +20,6 @@ from structured import structure_of
 from sklearn_mackay import MacKayMixedRegressor
 from sklearn_mackay.covariances.structures import DIAGONAL
 from sklearn_mackay.design.blocks import make_block
-from sklearn_mackay.design.terms import make_term
 from sklearn_mackay.design.weighted import WeightedRows
 from sklearn_mackay.evidence.identification import Identification, identify
 from sklearn_mackay.evidence.restarts import other_starts
@@ -71,7 +70,7 @@ def problem_of(
 ) -> Problem:
     """One factor with some slopes, without a fixed part."""
     weights = np.ones(len(codes)) if weights is None else weights
-    term = make_term(
+    term = term_of(
         codes,
         int(codes.max()) + 1,
         columns,
@@ -145,7 +144,7 @@ def test_two_factors_have_a_direction_in_common():
     g, s = np.repeat(np.arange(6), 6), np.tile(np.repeat([0, 1], 3), 6)
     slopes = np.column_stack([s == 0, s == 1]) * 1.0
     ones = np.ones(36)
-    within = make_term(
+    within = term_of(
         2 * g + s,
         12,
         np.zeros((36, 0)),
@@ -155,7 +154,7 @@ def test_two_factors_have_a_direction_in_common():
     )
     base = random_problem(np.random.default_rng(0), n=36, levels=(2,), p=1)
     for diagonal, n_parameters in ((True, 3), (False, 4)):
-        term = make_term(
+        term = term_of(
             g, 6, slopes, WeightedRows(ones), intercept=False, structure=structure_of(diagonal)
         )
         problem = replace(base, terms=(term, within), weights=ones)

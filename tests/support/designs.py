@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_mackay.covariances.structures import FULL
+from sklearn_mackay.covariances.structures import FULL, Structure
 from sklearn_mackay.design.blocks import Block
-from sklearn_mackay.design.components import Component
 from sklearn_mackay.design.design import Columns, Design, lay_out
 from sklearn_mackay.design.fixed import FixedPart
 from sklearn_mackay.design.response import Response
-from sklearn_mackay.design.terms import Term
+from sklearn_mackay.design.terms import FactorRows, Term, make_term
 from sklearn_mackay.design.weighted import WeightedRows
 from sklearn_mackay.frames.options import Options
 from sklearn_mackay.gram.crossproducts import CrossProducts
@@ -72,24 +71,45 @@ def options(
     )
 
 
-def laid_out(
-    X: Any,
-    y: np.ndarray,
-    weights: np.ndarray,
-    settings: Options,
-    factors: Sequence[tuple[Component, Term]] = (),
-) -> tuple[Design, Response]:
-    """Design and response of a user's columns; a dense X is overwritten."""
-    columns = Columns(
+def factor_rows(
+    codes: Any,
+    n_levels: int,
+    slopes: Any = None,
+    *,
+    name: str = "g",
+    intercept: bool = True,
+    structure: Structure = FULL,
+) -> FactorRows:
+    """A factor by row."""
+    slopes = np.zeros((len(codes), 0)) if slopes is None else slopes
+    names = ("intercept",) * intercept + tuple(f"x{j}" for j in range(slopes.shape[1]))
+    return FactorRows(name, names, codes, n_levels, slopes, intercept, structure)
+
+
+def term_of(codes: Any, n_levels: int, slopes: Any, rows: WeightedRows, **kind: Any) -> Term:
+    """The term of a factor; `kind` as for `factor_rows`."""
+    return make_term(factor_rows(codes, n_levels, slopes, **kind), rows)
+
+
+def columns_of(X: Any, weights: np.ndarray, factors: Sequence[FactorRows] = ()) -> Columns:
+    """A user's columns; a dense X may be overwritten."""
+    return Columns(
         rows=WeightedRows(weights),
         counted=slice(None),
         X=X,
-        components=tuple(component for component, _ in factors),
-        factors=tuple(term for _, term in factors),
+        is_users_X=False,
+        factors=tuple(factors),
+        components=(),
         blocks=(),
         notes=(),
     )
-    return lay_out(columns, y.reshape(len(y), -1), settings)
+
+
+def laid_out(
+    X: Any, y: np.ndarray, weights: np.ndarray, settings: Options
+) -> tuple[Design, Response]:
+    """Design and response of a user's columns; a dense X is overwritten."""
+    return lay_out(columns_of(X, weights), y.reshape(len(y), -1), settings)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,276 @@
+"""Problems from columns or from sums: Gram blocks in internal coordinates, and what they tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+
+import numpy as np
+
+from .._arrays import Array
+from .._machine import one_blas_thread
+from .._messages import Message
+from ..design.blocks import Block
+from ..design.components import Component, Factor, check_levels, refuse_twins
+from ..design.design import Columns, lay_out
+from ..design.fixed import FixedPart
+from ..design.response import Output
+from ..design.summed import CLOSE, Moments, lay_out_slopes, lay_out_sums
+from ..evidence.identification import identify
+from ..frames.options import RESIDUAL, Options
+from ..frames.roles import FactorColumns
+from ..gram.columns import in_columns, of_output, reweighted
+from ..gram.crossproducts import CrossProducts, LargeColumns
+from ..gram.from_rows import build_crossproducts
+from ..gram.layout import choose_layout
+from ..gram.sums import Sums
+from .problem import Problem
+
+
+@dataclass(frozen=True)
+class Posed:
+    """Problems of all responses of one design, and the only rows that they still need.
+
+    Attributes
+    ----------
+    problems : list of Problem
+        One for each response.
+    notes : list of Message
+        What the user should know of factors.
+    blocks : tuple of Block
+        Feature blocks, whose coefficients are combinations of their rows where these are fewer.
+    large : mapping of int to ndarray or sparse array of shape (n, L)
+        Columns of feature blocks without principal axes, by term.
+    """
+
+    problems: list[Problem]
+    notes: list[Message]
+    blocks: tuple[Block, ...] = ()
+    large: LargeColumns = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Internal:
+    """Gram blocks in internal coordinates, and the way to the user's.
+
+    Attributes
+    ----------
+    crossproducts : CrossProducts
+        Of all responses.
+    components : tuple of Component
+        Grouping factors, then feature blocks.
+    fixed : FixedPart
+        Fixed columns.
+    outputs : tuple of Output
+        Responses.
+    weight_unit : float
+        Unit of precision weights.
+    n_rows : int
+        Number of rows.
+    share : float
+        Smallest share of a sum of squares that is left of a column or a response.
+    """
+
+    crossproducts: CrossProducts
+    components: tuple[Component, ...]
+    fixed: FixedPart
+    outputs: tuple[Output, ...]
+    weight_unit: float
+    n_rows: int
+    share: float = 1.0
+
+
+def pose_columns(
+    columns: Columns,
+    y: Array,
+    sums: Sums | None,
+    factors: Sequence[FactorColumns],
+    options: Options,
+) -> Posed:
+    """Pose what rows in memory tell: by their sums, unless these lose digits.
+
+    Parameters
+    ----------
+    columns : Columns
+        The user's columns.
+    y : ndarray of shape (n, t)
+        Responses; each has variances of its own.
+    sums : Sums or None
+        Over their rows, where that is all a fit needs.
+    factors : sequence of FactorColumns
+        Names of the factors and of their coefficients.
+    options : Options
+        What to estimate.
+
+    Returns
+    -------
+    Posed
+    """
+    if sums is not None:
+        internal = lay_out_blocks(sums, factors, options)
+        if internal.share >= CLOSE:
+            return pose(internal, options)
+    return pose_rows(columns, y, options)
+
+
+def pose_rows(columns: Columns, y: Array, options: Options) -> Posed:
+    """Build Gram blocks from rows, whatever their columns are.
+
+    Parameters
+    ----------
+    columns : Columns
+        The user's columns.
+    y : ndarray of shape (n, t)
+        Responses; each has variances of its own.
+    options : Options
+        What to estimate.
+
+    Returns
+    -------
+    Posed
+
+    Raises
+    ------
+    ValueError
+        For a factor with one level beside an intercept, or two with the same levels.
+    """
+    design, response = lay_out(columns, y, options)
+    with one_blas_thread(n_entries=y.size + design.X.shape[0] * design.X.shape[1]):
+        crossproducts, large = build_crossproducts(design, response.y)
+    internal = Internal(
+        crossproducts=crossproducts,
+        components=design.components,
+        fixed=design.fixed,
+        outputs=response.outputs,
+        weight_unit=design.weight_unit,
+        n_rows=columns.rows.n,
+    )
+    return replace(pose(internal, options), blocks=design.blocks, large=large)
+
+
+def lay_out_blocks(
+    sums: Sums, factors: Sequence[FactorColumns], options: Options, known: Moments | None = None
+) -> Internal:
+    """Bring sums to internal coordinates.
+
+    Parameters
+    ----------
+    sums : Sums
+        About a pivot.
+    factors : sequence of FactorColumns
+        Names of the factors and of their coefficients.
+    options : Options
+        What to estimate.
+    known : Moments, optional
+        Of the user's columns and responses, where the sums are of others.
+
+    Returns
+    -------
+    Internal
+    """
+    # Precision weights have a unit.
+    unit = 1.0 if options.frequency else sums.products.n / sums.n_rows
+    laid = lay_out_sums(
+        sums.of_fixed(known), alpha=options.alpha / unit, fit_intercept=options.fit_intercept
+    )
+    A, components, shares = {}, [], [laid.share]
+    terms = []
+    for k, (factor, term) in enumerate(zip(factors, sums.products.terms, strict=True)):
+        structure = options.structures[factor.name]
+        A_k, transform, share = lay_out_slopes(
+            np.sum(term.own, axis=2),
+            sums.coordinates.of_slopes[k],
+            sums.largest_slopes[k],
+            intercept=factor.intercept,
+            structure=structure,
+        )
+        if factor.slopes:
+            A[k] = A_k
+        shares.append(share)
+        terms.append(replace(term, structure=structure))
+        components.append(
+            Factor(factor.name, factor.coefficient_names, term.n_levels, structure, transform)
+        )
+    products = replace(
+        sums.products,
+        terms=tuple(terms),
+        n=sums.products.n if options.frequency else float(sums.n_rows),
+        sum_log_weights=0.0
+        if options.frequency
+        else sums.products.sum_log_weights - sums.n_rows * float(np.log(unit)),
+    )
+    return Internal(
+        crossproducts=reweighted(
+            in_columns(products, laid.M, penalty=laid.fixed.penalty, A=A), 1.0 / unit
+        ),
+        components=tuple(components),
+        fixed=laid.fixed,
+        outputs=laid.outputs,
+        weight_unit=unit,
+        n_rows=sums.n_rows,
+        share=min(shares),
+    )
+
+
+def pose(internal: Internal, options: Options) -> Posed:
+    """Find what Gram blocks tell, and refuse what they cannot.
+
+    Parameters
+    ----------
+    internal : Internal
+        In internal coordinates.
+    options : Options
+        What to estimate.
+
+    Returns
+    -------
+    Posed
+
+    Raises
+    ------
+    ValueError
+        For a factor with one level beside an intercept, or two with the same levels.
+    """
+    crossproducts = internal.crossproducts
+    active = [component for component in internal.components if component.has_term]
+    notes = _check_factors(internal, options)
+    with one_blas_thread(n_entries=crossproducts.n_entries):
+        identification = identify(
+            crossproducts,
+            [component.transform for component in active],
+            free=[component.name not in options.held for component in active],
+            residual=RESIDUAL not in options.held,
+            reml=options.method != "ml",
+        )
+    layout = choose_layout(crossproducts)
+    problems = [
+        Problem(
+            crossproducts=of_output(crossproducts, j),
+            layout=layout,
+            components=internal.components,
+            fixed=internal.fixed,
+            output=output,
+            weight_unit=internal.weight_unit,
+            options=options,
+            identification=identification,
+        )
+        for j, output in enumerate(internal.outputs)
+    ]
+    return Posed(problems, notes)
+
+
+def _check_factors(internal: Internal, options: Options) -> list[Message]:
+    """Refuse factors with one level or with the same levels, and say which have two."""
+    terms, cross = internal.crossproducts.terms, internal.crossproducts.cross
+    factors = [component.name for component in internal.components if not component.is_feature]
+    notes = []
+    for k, name in enumerate(factors):
+        if name not in options.held:
+            notes += check_levels(
+                name, terms[k].n_levels, internal.n_rows, fit_intercept=options.fit_intercept
+            )
+    for k, l in combinations(range(len(factors)), 2):
+        if len(cross[k][l].row_levels) == terms[k].n_levels == terms[l].n_levels:
+            refuse_twins(factors[k], factors[l])
+    return notes
