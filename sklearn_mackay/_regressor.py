@@ -395,7 +395,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         columns, groupings = gather(table, roles, labels, weights, options, copy=self.copy_X)
         y = y[columns.counted]
         responses = y.reshape(len(y), -1)
-        sums = sum_columns(columns, responses) if columns.can_be_summed else None
+        sums = sum_columns(columns, responses) if columns.can_be_summed(responses) else None
         marks = None
         if y.ndim == 1:
             of_rows = (

@@ -78,7 +78,7 @@ MODULES = {
     "design": {
         "blocks": {"weighted"},
         "components": {"terms"},
-        "design": {"blocks", "components", "fixed", "response", "terms", "weighted"},
+        "design": {"blocks", "components", "fixed", "response", "summed", "terms", "weighted"},
         "fixed": {"terms", "weighted"},
         "response": {"fixed", "weighted"},
         "summed": {"fixed", "response", "terms"},

@@ -771,6 +771,23 @@ def test_inputs_are_left_alone(data, rng, order, collinear):
     assert_array_equal(inputs["sample_weight"], before["sample_weight"])
 
 
+@pytest.mark.parametrize("unit", [1e-150, 1e-100, 1e100, 1e150, 1e200, 1e300])
+@pytest.mark.parametrize("slopes", [None, {"g": ["x"]}])
+def test_a_column_in_another_unit(rng, unit, slopes):
+    g, x = np.arange(120) % 8, rng.normal(size=120)
+    y = x + rng.normal(size=8)[g] * (1.0 + x) + rng.normal(size=120)
+    here, there = (
+        MacKayMixedRegressor("g", random_slopes=slopes).fit(pd.DataFrame({"x": z, "g": g}), y)
+        for z in (x, unit * x)
+    )
+    assert_allclose(there.coef_[0] * unit, here.coef_[0], rtol=INVARIANT)
+    assert_allclose(
+        there.predict(pd.DataFrame({"x": unit * x, "g": g})),
+        here.predict(pd.DataFrame({"x": x, "g": g})),
+        rtol=INVARIANT,
+    )
+
+
 # Designs.
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays import Array, Matrix, is_sparse, to_dense
+from .._arrays import Array, Matrix, is_sparse, largest_entry, to_dense
 from .._messages import Message
 from ..frames.grouping import Grouping, Labels, learn_grouping
 from ..frames.options import Options
@@ -23,6 +23,7 @@ from .blocks import Block, make_block
 from .components import Component, ConstantBlock, Factor, FeatureBlock, note_constant
 from .fixed import FixedPart, build_fixed_part, center_columns, least_norm_fixed_part
 from .response import Response, is_saturated, make_response, regress
+from .summed import in_range
 from .terms import FactorRows, Term, make_term
 from .weighted import WeightedRows
 
@@ -60,10 +61,12 @@ class Columns:
     blocks: tuple[Block, ...]
     notes: tuple[Message, ...]
 
-    @property
-    def can_be_summed(self) -> bool:
-        """Whether sums over rows are all that a fit needs: dense columns, fewer than rows."""
-        return not (is_sparse(self.X) or self.components) and self.X.shape[1] + 1 < self.rows.n
+    def can_be_summed(self, y: Array) -> bool:
+        """Whether sums over rows are all that a fit needs, and products of the columns numbers."""
+        if is_sparse(self.X) or self.components or self.X.shape[1] + 1 >= self.rows.n:
+            return False
+        columns = (self.X, y, *(factor.slopes for factor in self.factors))
+        return all(np.all(in_range(largest_entry(one))) for one in columns)
 
 
 @dataclass(frozen=True)

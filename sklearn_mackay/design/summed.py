@@ -26,7 +26,7 @@ from .terms import CONSTANT
 
 CLOSE = 1e-4  # share of a sum of squares below which fewer than twelve digits of it are left
 DEPENDENT = 1e-10  # the same, where it may be rounding
-RANGE = 1e130  # size of numbers whose squares, and those of their last digits, are numbers
+RANGE = 1e130  # largest entry whose square, and that of its last digit, are numbers
 PIVOT_ROWS = 2**16  # whose mean is the pivot
 
 
@@ -171,12 +171,11 @@ class FixedSums:
     def shares(self, left: Array, covariance: Array, of: slice) -> Array:
         """Shares that are left of the sums as they were taken; 1.0 of columns of zeros."""
         taken = np.diag(self.products)[1:] / self.products[0, 0]
-        shares = _share(left, np.maximum(taken, np.diag(covariance))[of])
-        return np.where(in_range(self.moments.largest[of]), shares, 0.0)
+        return _share(left, np.maximum(taken, np.diag(covariance))[of])
 
 
 def in_range(largest: Array) -> NDArray[np.bool_]:
-    """Whether squares of such columns can be summed."""
+    """Whether squares of such columns, and of their last digits, are numbers."""
     return np.asarray((largest == 0) | ((largest > 1.0 / RANGE) & (largest < RANGE)))
 
 
@@ -378,8 +377,7 @@ def lay_out_slopes(
     taken = np.diag(products)[1:] / products[0, 0]
     about = -mean if intercept and structure.correlates else shift
     square = np.maximum(taken + 2.0 * mean * about + about**2, 0.0)
-    shares = _share(square, np.maximum(taken, square)) * in_range(largest)
-    share = float(np.min(shares, initial=1.0))
+    share = float(np.min(_share(square, np.maximum(taken, square)), initial=1.0))
     varies = np.sqrt(square) > CONSTANT * largest
     scale = np.where(varies, np.sqrt(square), 1.0)
     A = np.block(
