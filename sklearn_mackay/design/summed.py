@@ -22,11 +22,12 @@ from .._arrays import Array, largest_entry
 from ..covariances.structures import Structure
 from .fixed import COLLINEAR, FixedPart, by_position
 from .response import Output, is_rounding
-from .terms import CONSTANT
+from .terms import CONSTANT, FactorRows
 
 CLOSE = 1e-4  # share of a sum of squares below which fewer than twelve digits of it are left
 DEPENDENT = 1e-10  # the same, where it may be rounding
 RANGE = 1e130  # largest entry whose square, and that of its last digit, are numbers
+FAR = 1e3  # standard deviations from zero: squares lose six digits of them
 PIVOT_ROWS = 2**16  # whose mean is the pivot
 
 
@@ -48,8 +49,13 @@ class Coordinates(NamedTuple):
     of_slopes: tuple[Array, ...]
 
 
-def first_coordinates(X: Array, y: Array, slopes: Sequence[Array], weights: Array) -> Coordinates:
+def first_coordinates(
+    X: Array, y: Array, factors: Sequence[FactorRows], weights: Array
+) -> Coordinates:
     """The mean of some rows as a pivot, of a constant column its value.
+
+    Slopes that a fit does not centre stay as they are unless they are far from zero: what is zero
+    in a level is then no rounding there.
 
     Parameters
     ----------
@@ -57,8 +63,8 @@ def first_coordinates(X: Array, y: Array, slopes: Sequence[Array], weights: Arra
         Fixed columns.
     y : ndarray of shape (n, t)
         Responses.
-    slopes : sequence of ndarray of shape (n, s_k - 1)
-        Slopes of each factor.
+    factors : sequence of FactorRows
+        Levels and slopes.
     weights : ndarray of shape (n,)
         Row weights.
 
@@ -74,8 +80,15 @@ def first_coordinates(X: Array, y: Array, slopes: Sequence[Array], weights: Arra
         mean = unit * np.average(piece / unit, axis=0, weights=weights[:PIVOT_ROWS])
         return np.where(np.min(piece, axis=0) == np.max(piece, axis=0), piece[0], mean)
 
+    def of_slopes(factor: FactorRows) -> Array:
+        mean = center(factor.slopes)
+        if factor.intercept and factor.structure.correlates:
+            return mean
+        far = np.abs(mean) > FAR * np.std(factor.slopes[:PIVOT_ROWS], axis=0)
+        return np.where(far, mean, 0.0)
+
     shift = np.concatenate([center(X), center(y)])
-    return Coordinates(shift, None, tuple(center(columns) for columns in slopes))
+    return Coordinates(shift, None, tuple(of_slopes(factor) for factor in factors))
 
 
 class Moments(NamedTuple):

@@ -74,8 +74,7 @@ def sum_columns(columns: Columns, y: Array, coordinates: Coordinates | None = No
     X, rows, factors = columns.X, columns.rows, columns.factors
     p, t = X.shape[1], y.shape[1]
     if coordinates is None:
-        slopes = [factor.slopes for factor in factors]
-        coordinates = first_coordinates(X, y, slopes, rows.weights)
+        coordinates = first_coordinates(X, y, factors, rows.weights)
     shift, turn, of_slopes = coordinates
 
     def shifted(some: slice) -> Array:

@@ -198,6 +198,17 @@ def test_parts_add(rng, kind, n_parts):
     assert_same_problem(data.from_sums(total), data.from_rows())
 
 
+@pytest.mark.parametrize("kind", ["diagonal", "no random intercept"])
+def test_zeros_of_slopes_that_are_not_centred_stay_zeros(rng, kind):
+    data = Drawn(rng, **KINDS[kind])
+    data.slopes = rng.integers(2, size=data.slopes.shape) * (data.codes[0] % 3 == 0)[:, None]
+    own = data.from_sums().crossproducts.terms[0].own
+    assert_array_equal(own == 0.0, data.from_rows().crossproducts.terms[0].own == 0.0)
+    assert np.any(own[-1, -1] == 0.0)
+    data.slopes = data.slopes + 1e6
+    assert_same_problem(data.from_sums(), data.from_rows())
+
+
 def nearly_collinear(rng):
     data = Drawn(rng, slopes=1)
     data.X[:, 2] = data.X[:, 0] + 1e-8 * rng.normal(size=N)
