@@ -237,7 +237,9 @@ def test_criterion_is_flat_with_one_row_a_level(rng):
         given = {"x1": total * ratio**2 / (1 + ratio**2), "residual": total / (1 + ratio**2)}
         model = MacKayMixedRegressor(groups=[1], fixed_variances=given).fit(X, y)
         assert_allclose(deviance(model), expected, rtol=0, atol=FLAT_ATOL)
-        assert_allclose(fixed_estimates(model), beta, rtol=ROUNDING)
+        # Of the largest: the intercept is a hundredth of the slope.
+        atol = ROUNDING * np.max(np.abs(beta))
+        assert_allclose(fixed_estimates(model), beta, rtol=0, atol=atol)
 
 
 def test_nested_labels_need_no_tuple():
