@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,8 +66,18 @@ class Columns:
         """Whether sums over rows are all that a fit needs, and products of the columns numbers."""
         if is_sparse(self.X) or self.components or self.X.shape[1] + 1 >= self.rows.n:
             return False
-        columns = (self.X, y, *(factor.slopes for factor in self.factors))
-        return all(np.all(in_range(largest_entry(one))) for one in columns)
+        largest = (self.largest, largest_entry(y), *self.largest_slopes)
+        return all(np.all(in_range(one)) for one in largest)
+
+    @cached_property
+    def largest(self) -> Array:
+        """``max |x|`` of each fixed column, which are dense."""
+        return largest_entry(self.X)
+
+    @cached_property
+    def largest_slopes(self) -> tuple[Array, ...]:
+        """``max |x|`` of the slopes of each factor."""
+        return tuple(largest_entry(factor.slopes) for factor in self.factors)
 
 
 @dataclass(frozen=True)

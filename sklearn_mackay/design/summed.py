@@ -22,7 +22,7 @@ from .._arrays import Array, largest_entry
 from ..covariances.structures import Structure
 from .fixed import COLLINEAR, FixedPart, by_position
 from .response import Output, is_rounding
-from .terms import CONSTANT, FactorRows
+from .terms import CONSTANT, FactorRows, is_centered
 
 CLOSE = 1e-4  # share of a sum of squares below which fewer than twelve digits of it are left
 DEPENDENT = 1e-10  # the same, where it may be rounding
@@ -82,7 +82,7 @@ def first_coordinates(
 
     def of_slopes(factor: FactorRows) -> Array:
         mean = center(factor.slopes)
-        if factor.intercept and factor.structure.correlates:
+        if is_centered(factor.intercept, factor.structure):
             return mean
         far = np.abs(mean) > FAR * np.std(factor.slopes[:PIVOT_ROWS], axis=0)
         return np.where(far, mean, 0.0)
@@ -388,7 +388,7 @@ def lay_out_slopes(
     """
     mean = products[0, 1:] / products[0, 0]
     taken = np.diag(products)[1:] / products[0, 0]
-    about = -mean if intercept and structure.correlates else shift
+    about = -mean if is_centered(intercept, structure) else shift
     square = np.maximum(taken + 2.0 * mean * about + about**2, 0.0)
     share = float(np.min(_share(square, np.maximum(taken, square)), initial=1.0))
     varies = np.sqrt(square) > CONSTANT * largest

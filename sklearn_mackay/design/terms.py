@@ -87,6 +87,11 @@ class FactorRows:
     structure: Structure
 
 
+def is_centered(intercept: bool, structure: Structure) -> bool:
+    """Whether a shift of a factor's slopes is a reparametrisation of its covariance."""
+    return intercept and structure.correlates
+
+
 def level_columns(
     codes: NDArray[np.integer[Any]], columns: Array, n_levels: int
 ) -> sparse.csr_array:
@@ -123,7 +128,7 @@ def make_term(factor: FactorRows, rows: WeightedRows) -> Term:
         ones = np.broadcast_to(1.0, (int(intercept), len(codes)))  # no memory
         return Term(codes, n_levels, ones, np.eye(int(intercept)), structure)
     center = np.zeros(slopes.shape[1])
-    if intercept and structure.correlates:
+    if is_centered(intercept, structure):
         center = rows.average(slopes)
     centered = slopes - center
     # What is left of a constant is the rounding of its mean, which scaling would make a column of.

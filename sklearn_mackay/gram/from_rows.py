@@ -26,7 +26,7 @@ from ..design.summed import Coordinates, first_coordinates
 from ..design.terms import FactorRows, Term
 from .columns import in_columns
 from .crossproducts import CrossGram, CrossProducts, LargeColumns, TermGram
-from .pairs import count_pairs
+from .pairs import count_pairs, pair_keys, table_of
 from .sums import Sums
 
 CACHED = 2**18  # numbers of a block of rows, 2 MiB, each read several times
@@ -100,8 +100,8 @@ def sum_columns(columns: Columns, y: Array, coordinates: Coordinates | None = No
             sum_log_weights=rows.sum_log,
         ),
         coordinates=coordinates,
-        largest=np.concatenate([largest_entry(X), largest_entry(y)]),
-        largest_slopes=tuple(largest_entry(factor.slopes) for factor in factors),
+        largest=np.concatenate([columns.largest, largest_entry(y)]),
+        largest_slopes=columns.largest_slopes,
         n_rows=rows.n,
         n_outputs=t,
     )
@@ -189,12 +189,12 @@ def _cross_gram_with_columns(factor: Term, columns: Matrix, root: Array) -> Cros
     if not is_sparse(columns):
         return _full_table(np.array(tables)[:, None])
     tables = [table.tocoo() for table in tables]
-    keys = [table.row.astype(np.int64) * p + table.col for table in tables]
+    keys = [pair_keys(table.row, table.col, p) for table in tables]
     pairs = np.unique(np.concatenate(keys))
     blocks = np.zeros((len(tables), 1, len(pairs)))
     for block, key, table in zip(blocks, keys, tables, strict=True):
         block[0, np.searchsorted(pairs, key)] = table.data
-    return CrossGram((pairs // p).astype(np.int32), (pairs % p).astype(np.int32), blocks)
+    return table_of(pairs, p, blocks)
 
 
 def _separate_blocks(products: CrossProducts, blocks: Sequence[Block]) -> CrossProducts:

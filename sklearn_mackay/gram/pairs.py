@@ -31,7 +31,7 @@ def count_pairs(
     keys.sort()
     first = _first(keys)
     counts = np.diff(first, append=len(keys)).astype(np.float64)
-    return _table(keys[first], n_columns, counts[None, None])
+    return table_of(keys[first], n_columns, counts[None, None])
 
 
 def merged(a: CrossGram, b: CrossGram, n_columns: int) -> CrossGram:
@@ -42,7 +42,7 @@ def merged(a: CrossGram, b: CrossGram, n_columns: int) -> CrossGram:
     both = both[order]
     first = _first(both)
     blocks = np.concatenate([a.blocks, b.blocks], axis=2)[:, :, order]
-    return _table(both[first], n_columns, np.add.reduceat(blocks, first, axis=2))
+    return table_of(both[first], n_columns, np.add.reduceat(blocks, first, axis=2))
 
 
 def _first(keys: Pairs) -> NDArray[np.intp]:
@@ -50,7 +50,8 @@ def _first(keys: Pairs) -> NDArray[np.intp]:
     return np.flatnonzero(np.append(np.ones(min(len(keys), 1), bool), keys[1:] != keys[:-1]))
 
 
-def _table(pairs: Pairs, n_columns: int, blocks: Array) -> CrossGram:
+def table_of(pairs: Pairs, n_columns: int, blocks: Array) -> CrossGram:
+    """Table of sorted pairs and their blocks (s_k, s_l, m)."""
     rows = (pairs // n_columns).astype(np.int32)
     columns = (pairs - rows.astype(np.int64) * n_columns).astype(np.int32)
     return CrossGram(rows, columns, blocks)

@@ -47,11 +47,6 @@ class Sums:
     n_outputs: int
 
     @property
-    def n_entries(self) -> int:
-        """Numbers stored, a measure of memory."""
-        return self.products.n_entries + self.products.FWF.size
-
-    @property
     def moments(self) -> Moments:
         """Of fixed columns and responses, where they were not turned."""
         return moments(self.products.FWF, self.coordinates.shift, self.largest)
