@@ -390,7 +390,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         y = read_target(self, y, table.n_rows)
         weights = read_weights(sample_weight, table.n_rows)
         names, labels = ((), ()) if groups is None else read_groups(groups, table.n_rows)
-        roles = resolve_roles(table, X, parameters, names)
+        roles = resolve_roles(table.header, X, parameters, names)
         options = read_options(parameters, roles)
         columns, groupings = gather(table, roles, labels, weights, options, copy=self.copy_X)
         y = y[columns.counted]
@@ -401,7 +401,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             of_rows = (
                 mark_rows(table, roles, columns, y) if sums is None else mark_sums(sums, roles)
             )
-            marks = mark_model(table, roles, options, of_rows)
+            marks = mark_model(table.header, roles, options, of_rows)
         posed = pose_columns(columns, responses, sums, roles.factors, options)
 
         def prepare(
@@ -420,7 +420,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         with progress(self.verbose, self.tol) as report:
             found = fit_model(posed, prepare, report)
         fits = [(fitted, estimates(fitted, errors)) for fitted, errors in found]
-        attributes = attributes_of(fits, table, roles, groupings, has_outputs=y.ndim > 1)
+        attributes = attributes_of(fits, table.header, roles, groupings, has_outputs=y.ndim > 1)
         attributes["_marks"] = None if marks is None else {**marks, **mark_fit(fits[0][0])}
         self._keep(attributes, shell)
         rounded = (rounding(one.name, one.column_levels) for one in groupings)

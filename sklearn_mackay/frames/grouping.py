@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from itertools import islice, repeat
 from numbers import Number
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,6 +115,83 @@ def learn_grouping(name: str, columns: Sequence[Labels]) -> tuple[Grouping, Code
     ids = np.ravel_multi_index(column_codes, _shape(column_levels))
     combinations, codes = np.unique(ids, return_inverse=True)
     return Grouping(name, column_levels, combinations), codes
+
+
+class Union(NamedTuple):
+    """Levels of two groupings together.
+
+    Attributes
+    ----------
+    grouping : Grouping
+        The levels of both.
+    of_one, of_other : ndarray
+        Increasing: the codes in it of the levels of the one and of the other.
+    """
+
+    grouping: Grouping
+    of_one: Codes
+    of_other: Codes
+
+
+def unite(one: Grouping, other: Grouping) -> Union:
+    """The levels that all rows have, from those of two parts of the rows.
+
+    Parameters
+    ----------
+    one, other : Grouping
+        Of one factor.
+
+    Returns
+    -------
+    Union
+
+    Raises
+    ------
+    ValueError
+        For labels of another kind.
+    """
+    pairs = list(zip(one.column_levels, other.column_levels, strict=True))
+    for a, b in pairs:
+        of_a, of_b = _examples(a), _examples(b)
+        if not (of_a.keys() <= of_b.keys() or of_b.keys() <= of_a.keys()):
+            raise ValueError(
+                f"Grouping factor {one.name!r} has {_phrase(of_a)} in one part of the rows and "
+                f"{_phrase(of_b)} in another: give its labels one type."
+            )
+    column_levels = tuple(_both(one.name, a, b) for a, b in pairs)
+    ids = [_ids_among(column_levels, grouping) for grouping in (one, other)]
+    if one.combinations is None:
+        return Union(Grouping(one.name, column_levels, None), *ids)
+    combinations = np.union1d(*ids)
+    return Union(
+        Grouping(one.name, column_levels, combinations),
+        *(np.searchsorted(combinations, of) for of in ids),
+    )
+
+
+def _ids_among(column_levels: Sequence[Labels], grouping: Grouping) -> Codes:
+    """Codes of a grouping's levels, or ids of its combinations, where columns have more levels."""
+    pairs = zip(column_levels, grouping.column_levels, strict=True)
+    places = [_find(levels, of) for levels, of in pairs]
+    if grouping.combinations is None:
+        return places[0]
+    codes = np.unravel_index(grouping.combinations, _shape(grouping.column_levels))
+    moved = [place[code] for place, code in zip(places, codes, strict=True)]
+    return np.ravel_multi_index(moved, _shape(column_levels))
+
+
+def _both(name: str, a: Labels, b: Labels) -> Labels:
+    """Sorted distinct labels of two columns of levels."""
+    if np.array_equal(a, b):
+        return a
+    if is_utc(a) and is_utc(b):
+        return in_utc(_both(name, a[_UTC], b[_UTC]))
+    kind = a.dtype.kind
+    width = max(a.dtype.itemsize, b.dtype.itemsize) // np.dtype("U1").itemsize
+    is_padded = kind == "U" and (a.size + b.size) * width <= PADDED_TEXT
+    if kind == b.dtype.kind and (kind in "biufmM" or is_padded):
+        return np.union1d(a, b)
+    return _learn_levels(name, _object_array([*_to_list(a), *_to_list(b)]))
 
 
 def encode(grouping: Grouping, columns: Sequence[Labels]) -> Codes:
@@ -458,8 +535,8 @@ def _column_codes(column_levels: Sequence[Labels], columns: Sequence[Labels]) ->
 
 def _whole_numbers(labels: Labels) -> Labels | None:
     """Labels as integers where they are whole numbers in a range not much longer than they are."""
-    first, last = labels.min(), labels.max()
-    if not float(last) - float(first) <= 2 * labels.size or max(abs(first), abs(last)) > 2**53:
+    first, last = labels.min().item(), labels.max().item()
+    if not last - first <= 2 * labels.size or max(abs(first), abs(last)) > 2**53:
         return None  # also with NaN
     whole: Labels = labels.astype(np.int64)
     return whole if np.array_equal(whole, labels) else None

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .tables import Table, quoted
+from .tables import Header, categorical_columns, quoted
 
 FIXED_BLOCK = "features"  # name of the fixed features as a block
 
@@ -76,7 +76,7 @@ class ColumnRoles:
 
 
 def resolve_roles(
-    table: Table,
+    header: Header,
     X: object,
     parameters: Mapping[str, Any],
     array_factors: tuple[str, ...] = (),
@@ -85,8 +85,8 @@ def resolve_roles(
 
     Parameters
     ----------
-    table : Table
-        X as `read_table` returned it.
+    header : Header
+        Names of the columns of X.
     X : data frame, array-like or sparse matrix
         X as the user gave it, for callables such as `make_column_selector`.
     parameters : mapping of str to object
@@ -105,29 +105,29 @@ def resolve_roles(
         raise ValueError(
             "`groups` was given both to the constructor and to `fit`: use one of the two."
         )
-    given = _read_factors(table, X, groups) or [(name, name, ()) for name in array_factors]
+    given = _read_factors(header, X, groups) or [(name, name, ()) for name in array_factors]
     slopes = _read_slopes(
-        table, X, parameters["random_slopes"], {item: name for item, name, _ in given}
+        header, X, parameters["random_slopes"], {item: name for item, name, _ in given}
     )
     factors = []
     for _, name, columns in given:
         positions, intercept = slopes.get(name, ((), True))
-        names = ("intercept",) * intercept + tuple(table.name(slope) for slope in positions)
+        names = ("intercept",) * intercept + tuple(header.name(slope) for slope in positions)
         factors.append(FactorColumns(name, columns, positions, intercept, names))
 
     grouping = {column for factor in factors for column in factor.columns}
     for factor in factors:
-        _check_not_grouping(table, factor.slopes, grouping, "random_slopes")
+        _check_not_grouping(header, factor.slopes, grouping, "random_slopes")
     factor_names = [factor.name for factor in factors]
-    blocks = _read_blocks(table, X, parameters["feature_blocks"], grouping, factor_names)
+    blocks = _read_blocks(header, X, parameters["feature_blocks"], grouping, factor_names)
     taken = grouping.union(*blocks.values())
     if fixed_features is None:
-        fixed = tuple(column for column in range(table.n_columns) if column not in taken)
+        fixed = tuple(column for column in range(header.n_columns) if column not in taken)
     else:
-        fixed = resolve_columns(table, X, fixed_features, "fixed_features")
-        _check_not_grouping(table, fixed, grouping, "fixed_features")
+        fixed = resolve_columns(header, X, fixed_features, "fixed_features")
+        _check_not_grouping(header, fixed, grouping, "fixed_features")
         _check_distinct(
-            [table.name(column) for columns in (fixed, *blocks.values()) for column in columns],
+            [header.name(column) for columns in (fixed, *blocks.values()) for column in columns],
             "fixed_features` and `feature_blocks",
         )
     if isinstance(parameters["alpha"], str) and fixed:
@@ -141,7 +141,7 @@ def resolve_roles(
 
 
 def _read_blocks(
-    table: Table,
+    header: Header,
     X: object,
     feature_blocks: Any,
     grouping: Collection[int],
@@ -159,22 +159,22 @@ def _read_blocks(
     for name, columns in feature_blocks.items():
         if name in factors:
             raise ValueError(f"`feature_blocks` has the name {name!r} of a grouping factor.")
-        blocks[name] = resolve_columns(table, X, columns, "feature_blocks")
+        blocks[name] = resolve_columns(header, X, columns, "feature_blocks")
         if not blocks[name]:
             raise ValueError(f"`feature_blocks` has no columns for {name!r}.")
-        _check_not_grouping(table, blocks[name], grouping, "feature_blocks")
-    every = [table.name(column) for columns in blocks.values() for column in columns]
+        _check_not_grouping(header, blocks[name], grouping, "feature_blocks")
+    every = [header.name(column) for columns in blocks.values() for column in columns]
     _check_distinct(every, "feature_blocks")
     return blocks
 
 
-def resolve_columns(table: Table, X: object, columns: Any, parameter: str) -> tuple[int, ...]:
+def resolve_columns(header: Header, X: object, columns: Any, parameter: str) -> tuple[int, ...]:
     """Find the columns which a parameter lists.
 
     Parameters
     ----------
-    table : Table
-        X as `read_table` returned it.
+    header : Header
+        Names of the columns of X.
     X : data frame, array-like or sparse matrix
         X as the user gave it, for callables.
     columns : str, int, list of these, boolean mask or callable
@@ -187,27 +187,27 @@ def resolve_columns(table: Table, X: object, columns: Any, parameter: str) -> tu
     positions : tuple of int
         Positions in X, as listed.
     """
-    listed = _list_columns(table, X, columns, parameter)
-    positions = tuple(_position(table, column, parameter) for column in listed)
-    _check_distinct([table.name(position) for position in positions], parameter)
+    listed = _list_columns(header, X, columns, parameter)
+    positions = tuple(_position(header, column, parameter) for column in listed)
+    _check_distinct([header.name(position) for position in positions], parameter)
     return positions
 
 
 def _read_factors(
-    table: Table, X: object, groups: object
+    header: Header, X: object, groups: object
 ) -> list[tuple[Any, str, tuple[int, ...]]]:
     """List each factor as given, its name and its columns."""
     if groups is None:
         return []
     if isinstance(groups, str) and groups == "from_dtype":
-        groups = table.categorical()
+        groups = categorical_columns(X)
     elif isinstance(groups, tuple):
         groups = [groups]
     factors = []
-    for item in _list_columns(table, X, groups, "groups"):
+    for item in _list_columns(header, X, groups, "groups"):
         parts = item if isinstance(item, tuple) else (item,)
-        columns = tuple(_position(table, part, "groups") for part in parts)
-        names = [table.name(column) for column in columns]
+        columns = tuple(_position(header, part, "groups") for part in parts)
+        names = [header.name(column) for column in columns]
         if not names:
             raise ValueError("`groups` has an empty tuple: name the columns of the interaction.")
         _check_distinct(names, "groups")
@@ -218,7 +218,7 @@ def _read_factors(
 
 
 def _read_slopes(
-    table: Table, X: object, random_slopes: Any, name_of: Mapping[Any, str]
+    header: Header, X: object, random_slopes: Any, name_of: Mapping[Any, str]
 ) -> dict[str, tuple[tuple[int, ...], bool]]:
     """Slope columns and random intercept of the factors that `random_slopes` names."""
     if random_slopes is None:
@@ -244,7 +244,7 @@ def _read_slopes(
                 f"`random_slopes` of {name!r} may have the keys 'slopes' and 'intercept', "
                 f"but has {quoted(options)}."
             )
-        positions = resolve_columns(table, X, options.get("slopes", []), "random_slopes")
+        positions = resolve_columns(header, X, options.get("slopes", []), "random_slopes")
         intercept = bool(options.get("intercept", True))
         if not positions and not intercept:
             raise ValueError(
@@ -255,7 +255,7 @@ def _read_slopes(
     return slopes
 
 
-def _list_columns(table: Table, X: object, columns: Any, parameter: str) -> list[Any]:
+def _list_columns(header: Header, X: object, columns: Any, parameter: str) -> list[Any]:
     """List columns given as one name or position, several, a boolean mask or a callable."""
     if callable(columns):
         columns = columns(X)
@@ -269,46 +269,47 @@ def _list_columns(table: Table, X: object, columns: Any, parameter: str) -> list
     listed = list(columns)
     if not listed or not all(isinstance(column, (bool, np.bool_)) for column in listed):
         return listed
-    if len(listed) != table.n_columns:
+    if len(listed) != header.n_columns:
         raise ValueError(
-            f"`{parameter}` is a mask of length {len(listed)}, but X has {table.n_columns} columns."
+            f"`{parameter}` is a mask of length {len(listed)}, but X has {header.n_columns} "
+            "columns."
         )
     return [position for position, chosen in enumerate(listed) if chosen]
 
 
-def _position(table: Table, column: Any, parameter: str) -> int:
+def _position(header: Header, column: Any, parameter: str) -> int:
     """Position of one column given by name or position."""
     if isinstance(column, str):
-        return _named_position(table, column, parameter)
+        return _named_position(header, column, parameter)
     if not isinstance(column, (int, np.integer)) or isinstance(column, bool):
         raise ValueError(f"`{parameter}`: {column!r} is neither a name nor a position of a column.")
-    if not -table.n_columns <= column < table.n_columns:
+    if not -header.n_columns <= column < header.n_columns:
         raise ValueError(
-            f"`{parameter}` asks for column {column}, but X has {table.n_columns} columns."
+            f"`{parameter}` asks for column {column}, but X has {header.n_columns} columns."
         )
-    return int(column) % table.n_columns
+    return int(column) % header.n_columns
 
 
-def _named_position(table: Table, name: str, parameter: str) -> int:
-    if table.names is None:
+def _named_position(header: Header, name: str, parameter: str) -> int:
+    if header.names is None:
         raise ValueError(
             f"`{parameter}` asks for column {name!r}, but X has no column names: "
             "use positions or pass a data frame. A transformer before this step passes one on "
             "after `set_output(transform='pandas')`."
         )
-    if name in table.positions:
-        return table.positions[name]
+    if name in header.positions:
+        return header.positions[name]
     message = f"`{parameter}`: column {name!r} not found; "
-    renamed = [found for found in table.names if found.endswith(f"__{name}")]
+    renamed = [found for found in header.names if found.endswith(f"__{name}")]
     if renamed:
         raise ValueError(
             f"{message}found {quoted(renamed)}: use `verbose_feature_names_out=False` in the "
             f"ColumnTransformer, or write {renamed[0]!r} in `{parameter}`."
         )
     parts = tuple(re.split("[:/]", name))
-    if len(parts) > 1 and all(part in table.positions for part in parts):
+    if len(parts) > 1 and all(part in header.positions for part in parts):
         raise ValueError(f"{message}an interaction of columns is a tuple: {parts!r}.")
-    raise ValueError(f"{message}the columns of X are: {quoted(table.names)}.")
+    raise ValueError(f"{message}the columns of X are: {quoted(header.names)}.")
 
 
 def _check_distinct(names: Collection[str], parameter: str) -> None:
@@ -318,9 +319,9 @@ def _check_distinct(names: Collection[str], parameter: str) -> None:
 
 
 def _check_not_grouping(
-    table: Table, columns: Iterable[int], grouping: Collection[int], parameter: str
+    header: Header, columns: Iterable[int], grouping: Collection[int], parameter: str
 ) -> None:
-    both = [table.name(column) for column in columns if column in grouping]
+    both = [header.name(column) for column in columns if column in grouping]
     if both:
         raise ValueError(
             f"`{parameter}` lists {quoted(both)}, also a grouping column: "

@@ -38,29 +38,19 @@ _COLLECT = {
 
 
 @dataclass(frozen=True)
-class Table:
-    """A user's X, column by column.
+class Header:
+    """What is known of a user's X before its rows.
 
     Parameters
     ----------
     names : tuple of str or None
         Column names, if X is a data frame whose names are strings.
-    data : narwhals.DataFrame, ndarray or CSR matrix or array
-        X itself. Arrays of numbers and sparse matrices are known to be finite.
+    n_columns : int
+        Number of columns, grouping columns included.
     """
 
     names: tuple[str, ...] | None
-    data: Any
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows."""
-        return int(self.data.shape[0])
-
-    @property
-    def n_columns(self) -> int:
-        """Number of columns, grouping columns included."""
-        return int(self.data.shape[1])
+    n_columns: int
 
     @cached_property
     def positions(self) -> dict[str, int]:
@@ -70,6 +60,28 @@ class Table:
     def name(self, position: int) -> str:
         """Name of a column, in scikit-learn's style (`x0`) where X has none."""
         return f"x{position}" if self.names is None else self.names[position]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A user's X, column by column.
+
+    Parameters
+    ----------
+    header : Header
+        Names of the columns.
+    data : narwhals.DataFrame, ndarray or CSR matrix or array
+        X itself; a frame may lack columns that nobody asks for. Arrays of numbers and sparse
+        matrices are known to be finite.
+    """
+
+    header: Header
+    data: Any
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return int(self.data.shape[0])
 
     def labels(self, position: int) -> Labels:
         """Labels in one column, of shape (n_rows,), as given: None and NaN are kept."""
@@ -103,17 +115,18 @@ class Table:
         positions = list(positions)
         if not isinstance(self.data, (nw.DataFrame, np.ndarray)):
             return self.data[:, positions].astype(np.float64, copy=False)
-        labels = [self.name(position) for position in positions if not self._is_numeric(position)]
-        if labels:
+        others = [position for position in positions if not self._is_numeric(position)]
+        if others:
+            names = quoted(self.header.name(position) for position in others)
             raise ValueError(
-                f"Columns of X that are not numeric: {quoted(labels)}. Encode them "
+                f"Columns of X that are not numeric: {names}. Encode them "
                 "(OneHotEncoder), name them in `groups` where their values are labels of groups, "
                 "or list the columns to keep in `fixed_features`."
             )
         if isinstance(self.data, nw.DataFrame):
             columns = [_series_numbers(self._series(position)) for position in positions]
             block = np.column_stack([np.empty((self.n_rows, 0)), *columns])
-        elif not copy and positions == list(range(self.n_columns)):
+        elif not copy and positions == list(range(self.header.n_columns)):
             block = self.data
         else:
             block = self.data[:, positions]
@@ -125,7 +138,7 @@ class Table:
                 raise
             wrong = ~np.isfinite(block.astype(np.float64, copy=False))
             counts = {
-                self.name(position): int(count)
+                self.header.name(position): int(count)
                 for position, count in zip(positions, np.sum(wrong, axis=0), strict=True)
                 if count
             }
@@ -135,13 +148,6 @@ class Table:
             raise ValueError(
                 f"{error} It stands in {where}: impute it, or drop the rows."
             ) from None
-
-    def categorical(self) -> list[int]:
-        """Positions of the columns of a data frame with a categorical or enum type."""
-        if not isinstance(self.data, nw.DataFrame):
-            raise ValueError("`groups='from_dtype'` needs a data frame: use positions instead.")
-        dtypes = self.data.schema.dtypes()
-        return [i for i, dtype in enumerate(dtypes) if isinstance(dtype, (nw.Categorical, nw.Enum))]
 
     def _is_numeric(self, position: int) -> bool:
         if isinstance(self.data, nw.DataFrame):
@@ -159,12 +165,12 @@ class Table:
 
     @cached_property
     def _columns(self) -> list[str]:
-        columns: list[str] = self.data.columns
+        columns: list[str] = list(self.header.names or self.data.columns)
         return columns
 
 
 @dataclass(frozen=True)
-class _Header:
+class _Protocol:
     """Names and shape of a frame, in the interchange protocol.
 
     By it scikit-learn before 1.8 learns the names of frames other than pandas', of which some
@@ -174,7 +180,7 @@ class _Header:
     names: tuple[str, ...]
     shape: tuple[int, int]
 
-    def __dataframe__(self) -> _Header:
+    def __dataframe__(self) -> _Protocol:
         return self
 
     def column_names(self) -> tuple[str, ...]:
@@ -206,8 +212,8 @@ def read_table(estimator: Any, X: object, *, reset: bool) -> Table:
     frame = _read_native(X, "X")
     if isinstance(frame, nw.DataFrame):
         table = _frame_table(frame)
-        if table.names is not None and _get_feature_names(X) is None:
-            X = _Header(table.names, frame.shape)
+        if table.header.names is not None and _get_feature_names(X) is None:
+            X = _Protocol(table.header.names, frame.shape)
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         if 0 in frame.shape:
             check_array(np.empty(frame.shape), estimator=estimator)  # raises scikit-learn's error
@@ -224,7 +230,7 @@ def read_table(estimator: Any, X: object, *, reset: bool) -> Table:
         dtype="numeric" if numeric else None,
         ensure_all_finite=numeric,
     )
-    return Table(None, data)
+    return Table(Header(None, data.shape[1]), data)
 
 
 def read_groups(groups: object, n_rows: int) -> tuple[tuple[str, ...], tuple[Labels, ...]]:
@@ -263,15 +269,16 @@ def read_groups(groups: object, n_rows: int) -> tuple[tuple[str, ...], tuple[Lab
                 "`groups` must be a 1-D array, or a 2-D array or data frame with one column for "
                 f"each factor, but it has {array.ndim} dimensions."
             )
-        table = Table(None, array)
-    if not table.n_columns:
+        table = Table(Header(None, array.shape[1]), array)
+    if not table.header.n_columns:
         raise ValueError("`groups` has no columns: pass one column of labels for each factor.")
     if table.n_rows != n_rows:
         raise ValueError(f"`groups` has {table.n_rows} rows, but X has {n_rows}.")
-    names = table.names or ("",) * table.n_columns
+    header = table.header
+    names = header.names or ("",) * header.n_columns
     return (
         tuple(name or f"group{position}" for position, name in enumerate(names)),
-        tuple(table.labels(position) for position in range(table.n_columns)),
+        tuple(table.labels(position) for position in range(header.n_columns)),
     )
 
 
@@ -322,6 +329,15 @@ def read_weights(sample_weight: object, n_rows: int) -> NDArray[np.float64]:
     if not weights.any():
         raise ValueError("Sample weights must contain at least one non-zero number.")
     return weights
+
+
+def categorical_columns(X: object) -> list[int]:
+    """Positions of the columns of a data frame with a categorical or enum type."""
+    frame = _eager(X)
+    if not isinstance(frame, nw.DataFrame):
+        raise ValueError("`groups='from_dtype'` needs a data frame: use positions instead.")
+    dtypes = frame.schema.dtypes()
+    return [i for i, dtype in enumerate(dtypes) if isinstance(dtype, (nw.Categorical, nw.Enum))]
 
 
 def check_in_memory(values: object, name: str) -> None:
@@ -376,7 +392,8 @@ def _read_native(values: object, name: str) -> Any:
 
 def _frame_table(frame: nw.DataFrame[Any]) -> Table:
     named = all(isinstance(name, str) for name in frame.columns)
-    return Table(tuple(frame.columns) if named else None, frame)
+    names = tuple(frame.columns) if named else None
+    return Table(Header(names, frame.shape[1]), frame)
 
 
 def _to_array(values: object) -> NDArray[Any]:

@@ -20,7 +20,7 @@ from ..design.design import Columns
 from ..frames.making import Backend, Column, make_frame
 from ..frames.options import RESIDUAL, Options
 from ..frames.roles import ColumnRoles
-from ..frames.tables import Table
+from ..frames.tables import Header, Table
 from ..gram.crossproducts import CrossProducts
 from ..gram.sums import Sums
 from ..model.problem import Fitted, Problem
@@ -168,14 +168,14 @@ def _only_slopes(roles: ColumnRoles) -> list[int]:
 
 
 def mark_model(
-    table: Table, roles: ColumnRoles, options: Options, data: DataMarks
+    header: Header, roles: ColumnRoles, options: Options, data: DataMarks
 ) -> dict[str, Any]:
     """What a comparison will know of a model and of its data, before anything is estimated.
 
     Parameters
     ----------
-    table : Table
-        The user's X.
+    header : Header
+        Names of the columns of X.
     roles : ColumnRoles
         What its columns are for.
     options : Options
@@ -187,14 +187,14 @@ def mark_model(
     -------
     dict
     """
-    features = [table.name(c) for c in roles.fixed]
+    features = [header.name(c) for c in roles.fixed]
     return {
         "method": options.method,
         "alpha": options.alpha,
         "weight_type": "frequency" if options.frequency else "precision",
         "intercept": options.fit_intercept,
         "features": features,
-        "columns": [*features, *(table.name(c) for c in _only_slopes(roles))],
+        "columns": [*features, *(header.name(c) for c in _only_slopes(roles))],
         "column_marks": data.columns,
         "held": options.held.get(RESIDUAL),
         "factors": {

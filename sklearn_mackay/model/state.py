@@ -11,7 +11,7 @@ from .._arrays import Array
 from ..frames.grouping import Grouping
 from ..frames.options import RESIDUAL
 from ..frames.roles import ColumnRoles
-from ..frames.tables import Table
+from ..frames.tables import Header
 from .estimates import Estimates
 from .export import SCHEMA
 from .fitted import keep
@@ -22,7 +22,7 @@ STATE_VERSION = "_format"  # key in a pickle
 
 def attributes_of(
     fits: Sequence[tuple[Fitted, Estimates]],
-    table: Table,
+    header: Header,
     roles: ColumnRoles,
     groupings: Sequence[Grouping],
     *,
@@ -34,8 +34,8 @@ def attributes_of(
     ----------
     fits : sequence of (Fitted, Estimates)
         One for each response.
-    table : Table
-        The user's X.
+    header : Header
+        Names of the columns of X.
     roles : ColumnRoles
         What its columns are for.
     groupings : sequence of Grouping
@@ -47,9 +47,9 @@ def attributes_of(
     -------
     dict of str to object
     """
-    outputs = [_of_output(fitted, one, table.n_columns, roles) for fitted, one in fits]
+    outputs = [_of_output(fitted, one, header.n_columns, roles) for fitted, one in fits]
     models = tuple(model for fitted, _ in fits if (model := keep(fitted)) is not None)
-    columns = range(table.n_columns) if table.names is None else table.names
+    columns = range(header.n_columns) if header.names is None else header.names
     return {
         **(stacked(outputs) if has_outputs else outputs[0]),
         "_models": models or None,
@@ -57,7 +57,7 @@ def attributes_of(
             name: not structure.correlates
             for name, structure in fits[0][0].problem.options.structures.items()
         },
-        "_fixed_names": ("intercept", *(table.name(c) for c in roles.fixed)),
+        "_fixed_names": ("intercept", *(header.name(c) for c in roles.fixed)),
         "group_levels_": {grouping.name: grouping.labels for grouping in groupings},
         "groups_": [factor.name for factor in roles.factors],
         "fixed_features_": np.array(columns),

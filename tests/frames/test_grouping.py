@@ -18,6 +18,7 @@ from sklearn_mackay.frames.grouping import (
     in_utc,
     learn_grouping,
     rounding,
+    unite,
     unlike,
     unseen_labels,
 )
@@ -452,3 +453,57 @@ def test_large_columns_are_fast(kind):
     looked_up = encode(grouping, [labels])
     assert time.perf_counter() - start < LOOKUP_SECONDS
     assert_array_equal(looked_up, codes)
+
+
+def assert_united(columns, first):
+    """Two parts of the rows have together what all rows have."""
+    parts = [[labels[rows] for labels in columns] for rows in (first, ~first)]
+    groupings, codes = zip(*(learn_grouping("g", part) for part in parts), strict=True)
+    whole, expected = learn_grouping("g", columns)
+    union = unite(*groupings)
+    for actual, levels in zip(union.grouping.column_levels, whole.column_levels, strict=True):
+        assert actual.dtype == levels.dtype
+        assert_array_equal(actual, levels)
+    assert (union.grouping.combinations is None) == (whole.combinations is None)
+    assert_array_equal(union.grouping.labels, whole.labels)
+    for places, of, rows in zip(union[1:], codes, (first, ~first), strict=True):
+        assert np.all(np.diff(places) > 0)
+        assert_array_equal(places[of], expected[rows])
+
+
+@pytest.mark.parametrize("labels", COLUMNS.values(), ids=COLUMNS)
+@pytest.mark.parametrize("first", [[1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0]])
+def test_levels_of_two_parts_unite(labels, first):
+    first = np.array(first, dtype=bool)
+    other = np.array(["x", "y", "x", "x"])
+    assert_united([labels], first)
+    assert_united([labels, other], first)
+    assert_united([other, labels, other[::-1]], first)
+
+
+def test_levels_unite_where_parts_have_times_with_a_zone():
+    assert_united([objects(*ZONED)], np.array([True, False, False]))
+
+
+def test_levels_unite_where_the_types_of_numbers_differ():
+    parts = (np.array([3, 2**53 + 1]), np.array([0.5, 2.0**53]), objects(3, 2**70))
+    groupings = [learn_grouping("g", [labels])[0] for labels in parts]
+    union = unite(unite(*groupings[:2]).grouping, groupings[2]).grouping
+    assert union.labels.tolist() == [0.5, 3, 2**53, 2**53 + 1, 2**70]
+    wide = unite(*(learn_grouping("g", [np.array(x)])[0] for x in (["a"], ["longer"])))
+    assert wide.grouping.labels.tolist() == ["a", "longer"]
+
+
+def test_long_labels_of_two_parts_are_not_padded(monkeypatch):
+    monkeypatch.setattr("sklearn_mackay.frames.grouping.PADDED_TEXT", 100)
+    groupings = [learn_grouping("g", [np.array(x)])[0] for x in (["a", "b"], ["z" * 40])]
+    assert unite(*groupings).grouping.labels.dtype == object
+
+
+def test_kinds_of_labels_that_share_nothing_do_not_unite():
+    numbers, strings = (learn_grouping("g", [np.array(x)])[0] for x in ([1, 2], ["1", "2"]))
+    with pytest.raises(ValueError, match=r"'g' has numbers such as 1 in one part .*strings such"):
+        unite(numbers, strings)
+    both, _ = learn_grouping("g", [objects("1", 7)])
+    assert unite(both, strings).grouping.labels.tolist() == [7, "1", "2"]
+    assert unite(numbers, both).grouping.labels.tolist() == [1, 2, 7, "1"]

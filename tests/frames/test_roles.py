@@ -24,7 +24,7 @@ def roles_of(X, groups=None, random_slopes=None, fixed_features=None, array_fact
     parameters = MacKayMixedRegressor(
         groups, random_slopes=random_slopes, fixed_features=fixed_features
     ).get_params(deep=False)
-    return resolve_roles(table_of(X), X, parameters, array_factors)
+    return resolve_roles(table_of(X).header, X, parameters, array_factors)
 
 
 @pytest.mark.parametrize("frame", FRAMES)
@@ -224,7 +224,7 @@ def test_random_slopes_without_factors():
 def test_fixed_features(fixed_features, fixed):
     X = pd.DataFrame(COLUMNS)
     assert roles_of(X, "subject", {"subject": "days"}, fixed_features).fixed == fixed
-    assert resolve_columns(table_of(X), X, fixed_features, "feature_blocks") == fixed
+    assert resolve_columns(table_of(X).header, X, fixed_features, "feature_blocks") == fixed
 
 
 @pytest.mark.parametrize(

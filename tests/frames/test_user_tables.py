@@ -30,9 +30,9 @@ def table_of(X):
 @pytest.mark.parametrize("frame", FRAMES)
 def test_data_frame(frame):
     table = table_of(frame(COLUMNS))
-    assert table.names == tuple(COLUMNS)
-    assert (table.n_rows, table.n_columns) == (3, 5)
-    assert table.name(1) == "item"
+    assert table.header.names == tuple(COLUMNS)
+    assert (table.n_rows, table.header.n_columns) == (3, 5)
+    assert table.header.name(1) == "item"
     for position, labels in enumerate(COLUMNS.values()):
         assert_array_equal(table.labels(position), labels)
     block = table.numeric([2, 1, 3])
@@ -53,8 +53,8 @@ def test_data_frame(frame):
 )
 def test_mixed_columns_without_names(X):
     table = table_of(X)
-    assert table.names is None
-    assert table.name(1) == "x1"
+    assert table.header.names is None
+    assert table.header.name(1) == "x1"
     assert table.labels(0).tolist() == ["a", "b"]
     assert_array_equal(table.numeric([1, 2]), [[1.5, 1], [2, 0]])
     with pytest.raises(ValueError, match="not numeric: 'x0'"):
@@ -514,7 +514,7 @@ def test_a_table_of_an_unknown_library_is_not_in_memory(kind, name, read):
 )
 def test_the_cure_makes_a_table(library, cure):
     table = table_of(cure(lazy(library, pd.DataFrame({"x": [1.0, 2.0, 3.0]}))))
-    assert table.names == ("x",)
+    assert table.header.names == ("x",)
     assert_array_equal(table.numeric([0]), [[1.0], [2.0], [3.0]])
 
 
@@ -524,11 +524,11 @@ def test_names_in_several_parts_are_refused(name):
     with pytest.raises(TypeError, match=f"The columns of `{name}` have names in several parts"):
         READERS[name](frame)
     frame.columns = ["_".join(map(str, parts)) for parts in frame.columns]
-    assert table_of(frame).names == ("a_1", "a_2")
+    assert table_of(frame).header.names == ("a_1", "a_2")
 
 
 def test_a_table_in_narwhals_is_taken():
     table = table_of(nw.from_native(pl.DataFrame({"x": [1.0, 2.0]})))
-    assert table.names == ("x",)
+    assert table.header.names == ("x",)
     with pytest.raises(TypeError, match="`X` is a LazyFrame of narwhals, .* `X.collect"):
         table_of(nw.from_native(pl.LazyFrame({"x": [1.0, 2.0]})))
