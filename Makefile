@@ -50,7 +50,7 @@ test-sdist: $(INSTALLED_TEST)  ## build the sdist, the wheel from it, and run th
 
 test-interop: $(INTEROP)/.created  ## test what other libraries do with fits and tables: skops, mlflow, shap, DuckDB ...
 	$(INTEROP)/bin/python -m pytest -m 'not slow' tests/test_interop.py tests/test_selectors.py \
-		tests/frames tests/model/test_export.py tests/display/test_tables_of_fits.py $(PYTEST_ARGS)
+		tests/test_rows_in_parts.py tests/frames tests/model/test_export.py tests/display/test_tables_of_fits.py $(PYTEST_ARGS)
 
 coverage: $(INSTALLED_TEST)  ## run the tests and list lines and branches of the package they miss
 	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
@@ -105,7 +105,7 @@ $(MINIMUM)/.created: setup.cfg pyproject.toml
 	sed -nE 's/^    ([a-z0-9_-]+)(\[[a-z]+\])?>=([0-9.]+).*$$/\1==\3/p' setup.cfg \
 		> $(MINIMUM)/constraints.txt
 	$(MINIMUM)/bin/python -m pip install --quiet --quiet --disable-pip-version-check \
-		--constraint $(MINIMUM)/constraints.txt --editable '.[test]'
+		--constraint $(MINIMUM)/constraints.txt --editable '.[test,polars,duckdb,arrow]'
 	@touch $@
 
 $(INSTALLED): $(CREATED) setup.cfg pyproject.toml

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from numbers import Integral
-from typing import Any, Literal, TypeAlias, get_args, overload
+from typing import Any, Literal, TypeAlias, TypeVar, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,12 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
 from sklearn.metrics import r2_score
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from ._arrays import Array
-from ._messages import say
+from ._messages import Message, say
 from .design.design import gather
 from .display.fit_tables import (
     Entry,
@@ -31,8 +32,6 @@ from .display.fit_tables import (
 from .display.progress import progress
 from .display.summary import Summary, summarise
 from .evidence.loop import Optimum
-from .evidence.solution import Engine
-from .frames.grouping import rounding
 from .frames.making import Backend, make_frame
 from .frames.options import (
     RESIDUAL,
@@ -47,25 +46,25 @@ from .frames.options import (
     read_options,
 )
 from .frames.roles import ColumnRoles, resolve_roles
+from .frames.streams import is_lazy, open_source, refuse_groups
 from .frames.tables import (
     check_in_memory,
     read_groups,
+    read_rows,
     read_table,
     read_target,
     read_weights,
 )
-from .gram.crossproducts import CrossProducts, LargeColumns
 from .gram.from_rows import sum_columns
-from .gram.layout import Layout
 from .inference.at_optimum import AtOptimum
 from .inference.bootstrap import bootstrap
 from .inference.coefficients import Coefficients, FixedEffects, shown, untested
 from .inference.comparison import (
+    DataMarks,
     LikelihoodRatio,
     comparable,
     compare_nested,
     mark_fit,
-    mark_model,
     mark_rows,
     mark_sums,
     order,
@@ -83,11 +82,52 @@ from .model.export import from_text, reason, to_text
 from .model.fit import fit_model
 from .model.fitted import FittedModel
 from .model.messages import about_fit, why_not_kept
-from .model.posing import pose_columns
+from .model.posing import Posed, pose_columns, resume
 from .model.prediction import NewRows, Predictor
+from .model.scans import pose_scans, pose_sums, read_statistics
 from .model.state import attributes_of, of_this_version, with_version
+from .model.statistics import Description, Statistics, join, require_equal, require_sums
 
 PredictionKind: TypeAlias = Literal["prediction", "confidence"]
+
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def _estimate(
+    estimator: MacKayMixedRegressor, rows: Description, posed: Posed, marks: DataMarks | None
+) -> tuple[dict[str, Any], list[Message]]:
+    """Attributes of the fit of what is posed, and what to say about it."""
+    # The only road to TensorFlow: importing the package, predicting, unpickling and fitting small
+    # problems do without.
+    from .kernels.engine import prepare_engine
+
+    prepare = partial(
+        prepare_engine,
+        solver=estimator.solver,
+        n_probes=estimator.n_probes,
+        random_state=estimator.random_state,
+    )
+    with progress(estimator.verbose, estimator.tol) as report:
+        found = fit_model(posed, prepare, report)
+    fits = [(fitted, estimates(fitted, errors)) for fitted, errors in found]
+    attributes = attributes_of(fits, rows)
+    if marks is not None:
+        attributes["_marks"] = mark_fit(fits[0][0], rows, marks)
+    return attributes, about_fit(fits, rows, posed.notes)
+
+
+def _where_rows_sum(method: Decorated) -> Decorated:
+    """A method that is there where sums by level are all that a fit needs of rows."""
+    decorated: Decorated = available_if(_sums_rows)(method)
+    return decorated
+
+
+def _sums_rows(estimator: MacKayMixedRegressor) -> bool:
+    """Whether sums by level are all that a fit needs of rows."""
+    if estimator.feature_blocks or estimator.alpha == "auto":
+        raise AttributeError("Feature blocks, and alpha='auto', need all rows in `fit`.")
+    return True
 
 
 class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
@@ -338,10 +378,13 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : data frame, array-like or sparse matrix of shape (n_samples, n_features)
-            Fixed features, slopes and, named by the parameter `groups`, grouping columns.
+            Fixed features, slopes and, named by the parameter `groups`, grouping columns. Or a
+            source of such rows that is read piece by piece and never held: a lazy frame of Polars,
+            a relation of DuckDB, a dataset of pyarrow, any Arrow stream.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Response; several share the columns of X, each has variances of its own.
-        sample_weight : array-like of shape (n_samples,), default=None
+            Response; several share the columns of X, each has variances of its own. Beside a lazy
+            X the name of its column, or a list of names.
+        sample_weight : array-like of shape (n_samples,) or name of a column, default=None
             Row weights; see `weight_type`. A row of weight zero is left out.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels of grouping factors, instead of columns of X.
@@ -358,8 +401,10 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             NaN or infinity outside grouping columns, a negative weight, a factor with one level,
             or two with the same levels; the estimator is then as before.
         TypeError
-            For a table that is not in memory, such as a lazy frame, or names of columns in several
-            parts.
+            For a lazy X with an array y or with `groups`, a name for y beside rows in memory, a
+            table that is neither, or names of columns in several parts.
+        ImportError
+            For a lazy X whose library, or pyarrow, is missing.
 
         Warns
         -----
@@ -368,7 +413,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             direction of a covariance.
         UserWarning
             Where fixed features are collinear, a variance is not identified or rests on two
-            levels, the model fits y exactly, or ids of a grouping factor are rounded as floats.
+            levels, the model fits y exactly, or ids of a grouping factor are rounded as floats;
+            where sums hold too few digits of a lazy X that cannot be read again.
 
         Examples
         --------
@@ -379,55 +425,132 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         >>> print(model.groups_, model.coef_.round(2), round(model.intercept_, 2))
         ['Subject'] [10.47] 251.41
         """
-        # The only road to TensorFlow: importing the package, predicting, unpickling and fitting
-        # small problems do without.
-        from .kernels.engine import prepare_engine
-
-        parameters = self.get_params(deep=False)
-        check_parameters(parameters)
-        shell = copy.copy(self)
-        table = read_table(shell, X, reset=True)
-        y = read_target(self, y, table.n_rows)
-        weights = read_weights(sample_weight, table.n_rows)
+        parameters, shell = self._checked_parameters(), copy.copy(self)
+        if is_lazy(X):
+            refuse_groups(groups)
+            source = open_source(shell, X, y, sample_weight, reset=True)
+            roles = resolve_roles(source.header, X, parameters)
+            options = read_options(parameters, roles)
+            statistics = read_statistics(source, roles, options)
+            pose_all = partial(pose_scans, source) if source.is_rereadable else pose_sums
+            posed = pose_all(statistics, options)
+            return self._learn(shell, statistics, posed)
+        rows = read_rows(shell, X, y, sample_weight, reset=True)
+        table = rows.table
         names, labels = ((), ()) if groups is None else read_groups(groups, table.n_rows)
         roles = resolve_roles(table.header, X, parameters, names)
         options = read_options(parameters, roles)
-        columns, groupings = gather(table, roles, labels, weights, options, copy=self.copy_X)
-        y = y[columns.counted]
-        responses = y.reshape(len(y), -1)
-        sums = sum_columns(columns, responses) if columns.can_be_summed(responses) else None
-        marks = None
-        if y.ndim == 1:
-            of_rows = (
-                mark_rows(table, roles, columns, y) if sums is None else mark_sums(sums, roles)
-            )
-            marks = mark_model(table.header, roles, options, of_rows)
-        posed = pose_columns(columns, responses, sums, roles.factors, options)
+        columns, groupings = gather(table, roles, labels, rows.weights, options, copy=self.copy_X)
+        y = rows.y[columns.counted].reshape(columns.rows.n, -1)
+        sums = sum_columns(columns, y) if columns.can_be_summed(y) else None
+        posed = pose_columns(columns, y, sums, roles.factors, options)
+        of_rows = Description(table.header, roles, groupings, options.frequency, rows.y.ndim > 1)
+        if sums is not None:
+            return self._learn(shell, Statistics(of_rows, sums), posed)
+        marks = None if of_rows.has_outputs else mark_rows(table, roles, columns, y[:, 0])
+        return self._keep(*_estimate(self, of_rows, posed, marks), shell)
 
-        def prepare(
-            crossproducts: CrossProducts, layout: Layout, large: LargeColumns, *, reml: bool
-        ) -> Engine:
-            return prepare_engine(
-                crossproducts,
-                layout,
-                large,
-                reml=reml,
-                solver=self.solver,
-                n_probes=self.n_probes,
-                random_state=check_random_state(self.random_state),
-            )
+    @_where_rows_sum
+    def partial_fit(
+        self, X: object, y: object, sample_weight: object = None
+    ) -> MacKayMixedRegressor:
+        """Fit the rows so far and these, from the sums that the rows so far have left.
 
-        with progress(self.verbose, self.tol) as report:
-            found = fit_model(posed, prepare, report)
-        fits = [(fitted, estimates(fitted, errors)) for fitted, errors in found]
-        attributes = attributes_of(fits, table.header, roles, groupings, has_outputs=y.ndim > 1)
-        attributes["_marks"] = None if marks is None else {**marks, **mark_fit(fits[0][0])}
-        self._keep(attributes, shell)
-        rounded = (rounding(one.name, one.column_levels) for one in groupings)
-        notes = [note for note in (*rounded, *posed.notes, *columns.notes) if note]
-        fixed_names = [repr(self.fixed_features_[c].item()) for c in roles.fixed]
-        say(about_fit(fits, notes, fixed_names))
-        return self
+        Parameters
+        ----------
+        X : data frame, array-like or lazy source of rows
+            As in `fit`, the same columns; grouping columns are among them.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), or name of a column
+            Response.
+        sample_weight : array-like of shape (n_samples,) or name of a column, default=None
+            Row weights.
+
+        Returns
+        -------
+        MacKayMixedRegressor
+            The estimator itself. It keeps its sums whatever `store_covariance` says.
+
+        Raises
+        ------
+        ValueError
+            As in `fit`; where the fit so far holds no sums, or sums of other columns, kinds of
+            labels or weights; for a sparse X, and as many fixed features as rows. The estimator
+            is then as before.
+        AttributeError
+            With feature blocks or alpha="auto", which need all rows together.
+        TypeError
+            As in `fit`.
+
+        Warns
+        -----
+        ConvergenceWarning, UserWarning
+            As in `fit`; where sums hold too few digits, as for nearly collinear columns.
+
+        Notes
+        -----
+        The iteration starts at the variances so far. With all of them in `fixed_variances` the
+        effects of known and of new levels are updated, and no variance is.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").partial_fit(X[:90], y[:90])
+        >>> model = model.partial_fit(X[90:], y[90:])
+        >>> len(model.group_levels_["Subject"]), round(model.intercept_, 2)
+        (18, 251.41)
+        """
+        parameters, shell = self._checked_parameters(), copy.copy(self)
+        before = self._kept_statistics() if hasattr(self, "coef_") else None
+        source = open_source(shell, X, y, sample_weight, reset=before is None)
+        roles = resolve_roles(source.header, X, parameters)
+        options = read_options(parameters, roles)
+        statistics = read_statistics(source, roles, options, before)
+        posed = pose_sums(statistics, options)
+        if before is not None:
+            posed = resume(posed, self.variance_components_, has_outputs=self._has_outputs)
+        return self._learn(shell, statistics, posed, always=True)
+
+    def merge(self, other: MacKayMixedRegressor) -> MacKayMixedRegressor:
+        """Fit the rows of two fits together, from the sums that both hold.
+
+        Parameters
+        ----------
+        other : MacKayMixedRegressor
+            A fit of other rows, with the same parameters.
+
+        Returns
+        -------
+        MacKayMixedRegressor
+            A new estimator, which keeps the sums of all rows, so that it can be merged again.
+
+        Raises
+        ------
+        TypeError
+            For another estimator.
+        ValueError
+            For other parameters, columns, kinds of labels or weights; where a fit holds no sums.
+
+        Examples
+        --------
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> early, late = (
+        ...     MacKayMixedRegressor(groups="Subject").fit(X[rows], y[rows])
+        ...     for rows in (X["Days"] < 5, X["Days"] >= 5)
+        ... )
+        >>> round(early.merge(late).log_likelihood_, 3)
+        -893.233
+        """
+        self._require_fit(other)
+        parameters = self._checked_parameters()
+        require_equal(parameters, other.get_params(deep=False))
+        statistics = join(self._kept_statistics(), other._kept_statistics())
+        posed = pose_sums(statistics, read_options(parameters, statistics.of.roles))
+        merged: MacKayMixedRegressor = clone(self)
+        return merged._learn(self, statistics, posed, always=True)
 
     @overload
     def predict(
@@ -1101,6 +1224,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self._require_one_output()
         self._require_errors()
         self._require_labels(groups)
+        check_in_memory(X, "X")
         check_in_memory(y, "y")
         shape = np.asarray(y).shape
         if len(shape) != 1:
@@ -1394,10 +1518,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         >>> round(ratio.statistic, 2), ratio.df, f"{ratio.p_value:.1e}"
         (42.84, 2, '5.0e-10')
         """
-        check_is_fitted(self)
-        if not isinstance(other, MacKayMixedRegressor):
-            raise TypeError(f"`other` must be a MacKayMixedRegressor, got {type(other).__name__}.")
-        check_is_fitted(other)
+        self._require_fit(other)
         if self._has_outputs or other._has_outputs:
             raise ValueError("Fits of several outputs cannot be compared: fit one at a time.")
         small, large = order(self._comparable(), other._comparable())
@@ -1577,6 +1698,12 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 f"{factor!r} is no grouping factor: {', '.join(map(repr, self.groups_))}."
             )
 
+    def _require_fit(self, other: object) -> None:
+        check_is_fitted(self)
+        if not isinstance(other, MacKayMixedRegressor):
+            raise TypeError(f"`other` must be a MacKayMixedRegressor, got {type(other).__name__}.")
+        check_is_fitted(other)
+
     def _require_one_output(self) -> None:
         check_is_fitted(self)
         if self._has_outputs:
@@ -1686,6 +1813,27 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         tags.input_tags.sparse = True
         return tags
 
+    def _checked_parameters(self) -> dict[str, Any]:
+        parameters: dict[str, Any] = self.get_params(deep=False)
+        check_parameters(parameters)
+        return parameters
+
+    def _learn(
+        self,
+        shell: MacKayMixedRegressor,
+        statistics: Statistics,
+        posed: Posed,
+        *,
+        always: bool = False,
+    ) -> MacKayMixedRegressor:
+        """Estimate what sums tell, and keep them where the fit tells how sure it is, or always."""
+        rows = statistics.of
+        marks = None if rows.has_outputs else mark_sums(statistics.sums, rows.roles)
+        attributes, messages = _estimate(self, rows, posed, marks)
+        if always or attributes["_models"] is not None:
+            attributes["_statistics"] = statistics
+        return self._keep(attributes, messages, shell)
+
     def _check_parameters_of(self, roles: ColumnRoles) -> None:
         """Check all parameters beside the columns that a fit has found."""
         parameters = self.get_params(deep=False)
@@ -1693,13 +1841,20 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         check_random_state(self.random_state)
         read_options(parameters, roles)
 
-    def _keep(self, attributes: Mapping[str, Any], shell: MacKayMixedRegressor) -> None:
+    def _keep(
+        self,
+        attributes: Mapping[str, Any],
+        messages: Iterable[Message],
+        shell: MacKayMixedRegressor,
+    ) -> MacKayMixedRegressor:
         """Set the fitted attributes, all at once: a fit that failed before this left no trace."""
         of_columns = ("n_features_in_", "feature_names_in_")
         kept = {name: value for name, value in vars(self).items() if name not in of_columns}
         columns = {name: getattr(shell, name) for name in of_columns if hasattr(shell, name)}
         # One assignment: an interrupt leaves the old fit or the new one.
         self.__dict__ = {**kept, **attributes, **columns}
+        say(messages)
+        return self
 
     @property
     def _has_outputs(self) -> bool:
@@ -1716,6 +1871,11 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             raise ValueError(self._not_kept("This"))
         models: tuple[FittedModel, ...] = self._models
         return models
+
+    def _kept_statistics(self) -> Statistics:
+        is_kept = self._models is not None
+        why = None if is_kept else why_not_kept(self.store_covariance, self.solver_)
+        return require_sums(self._statistics, why)
 
     def _not_kept(self, what: str) -> str:
         return (

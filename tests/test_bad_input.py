@@ -682,7 +682,6 @@ def test_a_table_that_is_not_in_memory_is_refused_in_every_method(data):
     model = by_subject(store_covariance=True).fit(data.frame, data.y)
     lazy, y = pl.LazyFrame(data.frame.to_dict("list")), pl.LazyFrame({"y": data.y})
     for call in (
-        lambda: by_subject().fit(lazy, data.y),
         lambda: model.predict(lazy),
         lambda: model.predict_interval(lazy),
         lambda: model.predict_components(lazy),

@@ -8,6 +8,7 @@ from .._arrays import Array
 
 RANK_TOLERANCE = 1e-14  # relative eigenvalues of a covariance below it are rounding
 ZERO_INFORMATION = 1e-18  # a standard deviation whose share of the data rounds away
+INSIDE = 1e-4  # smallest eigenvalue of correlations that are no boundary
 VANISHED = 1e-6  # effective parameters below which a direction's variance is as good as zero
 
 
@@ -45,3 +46,12 @@ def covariance_factor(Sigma: Array, own: Array) -> tuple[Array, Array]:
     null = eigenvalues <= RANK_TOLERANCE * eigenvalues[-1]
     floor = np.sqrt(ZERO_INFORMATION / max(float(np.max(np.trace(own))), 1.0))
     return np.where(null, floor, np.sqrt(np.where(null, 0.0, eigenvalues))), vectors
+
+
+def is_inside(Sigma: Array) -> bool:
+    """Whether a covariance is away from the boundary: no variance zero, no correlation one."""
+    variances = np.diag(Sigma)
+    if not np.all(variances > 0):
+        return False
+    sd = np.sqrt(variances)
+    return bool(np.linalg.eigvalsh(Sigma / np.outer(sd, sd))[0] > INSIDE)

@@ -110,14 +110,14 @@ class LaidOut(NamedTuple):
         The way to the user's coefficients.
     outputs : tuple of Output
         Responses in the user's units.
-    share : float
-        Smallest share of a sum of squares that is left of a column, or of a response.
+    shares : ndarray of shape (p + t,)
+        Share of its sum of squares that is left of each column, then of each response.
     """
 
     M: Array
     fixed: FixedPart
     outputs: tuple[Output, ...]
-    share: float
+    shares: Array
 
 
 def moments(products: Array, shift: Array, largest: Array) -> Moments:
@@ -251,12 +251,12 @@ def lay_out_sums(sums: FixedSums, *, alpha: float, fit_intercept: bool) -> LaidO
     about = sums.about(fit_intercept=fit_intercept)
     covariance = sums.covariance(about)
     size = sums.size(fit_intercept=fit_intercept)[of_X]
-    basis, kept, condition, share = _basis(sums, covariance, size, alpha=alpha)
+    basis, kept, condition, shares = _basis(sums, covariance, size, alpha=alpha)
     to_user = sums.turn[of_X, of_X] @ basis
     on_basis = basis.T @ covariance[of_X, of_y] * (alpha == 0)
     residual = np.vstack([-basis @ on_basis, np.eye(sums.n_outputs)])
     left = np.maximum(np.einsum("it,ij,jt->t", residual, covariance, residual), 0.0)
-    share = min(share, float(np.min(sums.shares(left, covariance, of_y), initial=1.0)))
+    shares = np.append(shares, sums.shares(left, covariance, of_y))
     scale = np.sqrt(left)
     is_explained = is_rounding(scale, sums.moments.sd[of_y], sums.moments.largest[of_y])
     scale = np.where(is_explained, 1.0, scale)
@@ -290,18 +290,18 @@ def lay_out_sums(sums: FixedSums, *, alpha: float, fit_intercept: bool) -> LaidO
         )
         for j in range(sums.n_outputs)
     )
-    return LaidOut(M, fixed, outputs, share)
+    return LaidOut(M, fixed, outputs, shares)
 
 
 def _basis(
     sums: FixedSums, covariance: Array, size: Array, *, alpha: float
-) -> tuple[Array, NDArray[np.intp], float, float]:
-    """Basis (p, r), columns kept, their condition, and the smallest share that is left of one."""
+) -> tuple[Array, NDArray[np.intp], float, Array]:
+    """Basis (p, r), columns kept, their condition, and the share that is left of each."""
     p, of_X = sums.p, slice(0, sums.p)
     square = np.diag(covariance)[of_X]
     if alpha > 0:
-        share = float(np.min(sums.shares(square, covariance, of_X), initial=1.0))
-        return np.diag(1.0 / np.where(size > 0, size, 1.0)), np.arange(p), 1.0, share
+        shares = sums.shares(square, covariance, of_X)
+        return np.diag(1.0 / np.where(size > 0, size, 1.0)), np.arange(p), 1.0, shares
     found = _pivoted(covariance[of_X, of_X], size, sums.limit)
     pivot, unit = np.diag(found.R), found.unit[found.kept]
     basis, left = np.zeros((p, len(pivot))), np.zeros(p)
@@ -312,7 +312,7 @@ def _basis(
     decided = COLLINEAR**2 if sums.coordinates.turn is not None else 0.0
     shares[square <= decided * size**2] = 1.0
     condition = float(np.max(pivot) / np.min(pivot)) if len(pivot) else 1.0
-    return basis, np.sort(found.kept), condition, float(np.min(shares, initial=1.0))
+    return basis, np.sort(found.kept), condition, shares
 
 
 def _log_det(basis: Array) -> float:
@@ -329,13 +329,15 @@ def _offset(
     return np.vstack([on_basis - np.linalg.solve(basis, taken[kept]), constant])
 
 
-def sharper(sums: FixedSums, *, fit_intercept: bool) -> Coordinates:
+def sharper(sums: FixedSums, *, alpha: float, fit_intercept: bool) -> Coordinates:
     """Coordinates in which columns and responses are residuals of those before them.
 
     Parameters
     ----------
     sums : FixedSums
         In coordinates that leave too small a share of one.
+    alpha : float
+        Ridge penalty; with one the columns stay the user's, about their means.
     fit_intercept : bool
         Whether there is an intercept.
 
@@ -346,6 +348,9 @@ def sharper(sums: FixedSums, *, fit_intercept: bool) -> Coordinates:
     """
     p, covariance = sums.p, sums.covariance(sums.about(fit_intercept=fit_intercept))
     size = sums.size(fit_intercept=fit_intercept)
+    shift = sums.moments.mean if fit_intercept else np.zeros(len(size))
+    if alpha > 0:
+        return Coordinates(shift, None, sums.coordinates.of_slopes)
     found = _pivoted(covariance[:p, :p], size[:p], sums.limit)
     strong, inverse = found.kept, found.inverse
     weak = np.setdiff1d(np.arange(len(size)), strong)
@@ -355,13 +360,12 @@ def sharper(sums: FixedSums, *, fit_intercept: bool) -> Coordinates:
     step[np.ix_(strong, weak)] = -(inverse @ (inverse.T @ on_strong)) / unit[:, None]
     residuals = inverse * np.diag(found.R)
     step[np.ix_(strong, strong)] = residuals / unit[:, None] * unit
-    shift = sums.moments.mean if fit_intercept else np.zeros(len(size))
     return Coordinates(shift, sums.turn @ step, sums.coordinates.of_slopes)
 
 
 def lay_out_slopes(
     products: Array, shift: Array, largest: Array, *, intercept: bool, structure: Structure
-) -> tuple[Array, Array, float]:
+) -> tuple[Array, Array, Array]:
     """Find the coefficients' internal coordinates that `make_term` finds.
 
     Parameters
@@ -383,14 +387,14 @@ def lay_out_slopes(
         Internal columns, of those that sums were taken of.
     transform : ndarray of shape (s, s)
         ``A`` in ``b = A b_internal``.
-    share : float
-        Smallest share that is left of the sum of squares of a slope.
+    shares : ndarray of shape (m,)
+        Share of its sum of squares that is left of each slope.
     """
     mean = products[0, 1:] / products[0, 0]
     taken = np.diag(products)[1:] / products[0, 0]
     about = -mean if is_centered(intercept, structure) else shift
     square = np.maximum(taken + 2.0 * mean * about + about**2, 0.0)
-    share = float(np.min(_share(square, np.maximum(taken, square)), initial=1.0))
+    shares = _share(square, np.maximum(taken, square))
     varies = np.sqrt(square) > CONSTANT * largest
     scale = np.where(varies, np.sqrt(square), 1.0)
     A = np.block(
@@ -402,4 +406,4 @@ def lay_out_slopes(
     transform = np.diag(np.append(1.0, 1.0 / scale))
     transform[0, 1:] = (about - shift) / scale
     coefficients = slice(0 if intercept else 1, None)
-    return A[:, coefficients], transform[coefficients, coefficients], share
+    return A[:, coefficients], transform[coefficients, coefficients], shares

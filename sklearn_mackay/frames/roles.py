@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .tables import Header, categorical_columns, quoted
+from .tables import Header, categorical_columns, check_in_memory, quoted
 
 FIXED_BLOCK = "features"  # name of the fixed features as a block
 
@@ -258,6 +258,7 @@ def _read_slopes(
 def _list_columns(header: Header, X: object, columns: Any, parameter: str) -> list[Any]:
     """List columns given as one name or position, several, a boolean mask or a callable."""
     if callable(columns):
+        check_in_memory(X, "X")
         columns = columns(X)
     if isinstance(columns, (str, int, np.integer)):
         return [columns]

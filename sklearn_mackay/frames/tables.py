@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import narwhals as nw
 import numpy as np
@@ -170,7 +170,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class _Protocol:
+class _Names:
     """Names and shape of a frame, in the interchange protocol.
 
     By it scikit-learn before 1.8 learns the names of frames other than pandas', of which some
@@ -180,7 +180,7 @@ class _Protocol:
     names: tuple[str, ...]
     shape: tuple[int, int]
 
-    def __dataframe__(self) -> _Protocol:
+    def __dataframe__(self) -> _Names:
         return self
 
     def column_names(self) -> tuple[str, ...]:
@@ -212,9 +212,7 @@ def read_table(estimator: Any, X: object, *, reset: bool) -> Table:
     frame = _read_native(X, "X")
     if isinstance(frame, nw.DataFrame):
         table = _frame_table(frame)
-        if table.header.names is not None and _get_feature_names(X) is None:
-            X = _Protocol(table.header.names, frame.shape)
-        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        check_names(estimator, X, table.header, reset=reset)
         if 0 in frame.shape:
             check_array(np.empty(frame.shape), estimator=estimator)  # raises scikit-learn's error
         return table
@@ -231,6 +229,82 @@ def read_table(estimator: Any, X: object, *, reset: bool) -> Table:
         ensure_all_finite=numeric,
     )
     return Table(Header(None, data.shape[1]), data)
+
+
+def check_names(estimator: Any, X: Any, header: Header, *, reset: bool) -> None:
+    """Set or check `n_features_in_` and `feature_names_in_`.
+
+    Parameters
+    ----------
+    estimator : estimator
+        The estimator that is fitted or predicts.
+    X : data frame
+        Columns, with or without rows.
+    header : Header
+        Their names.
+    reset : bool
+        True to set, False to check.
+
+    Raises
+    ------
+    ValueError
+        For other names than those of before.
+    """
+    if header.names is not None and _get_feature_names(X) is None:
+        X = _Names(header.names, X.shape)
+    validate_data(estimator, X, reset=reset, skip_check_array=True)
+
+
+class Rows(NamedTuple):
+    """Rows of X, y and weights.
+
+    Attributes
+    ----------
+    table : Table
+        X.
+    y : ndarray of shape (n,) or (n, t)
+        Responses.
+    weights : ndarray of shape (n,)
+        Row weights.
+    span : tuple of int, optional
+        First and last of them among all rows, where there are others.
+    """
+
+    table: Table
+    y: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    span: tuple[int, int] | None = None
+
+
+def raise_of_rows(error: ValueError, span: tuple[int, int] | None) -> NoReturn:
+    """Raise the error of some rows, saying which they are where there are others."""
+    if span is None:
+        raise error
+    raise ValueError(
+        f"{error} This is said of rows {span[0]} to {span[1]} of X, as they were read."
+    ) from error
+
+
+def read_rows(estimator: Any, X: object, y: object, sample_weight: object, *, reset: bool) -> Rows:
+    """Read rows in memory.
+
+    Parameters
+    ----------
+    estimator : estimator
+        The estimator that is fitted.
+    X, y, sample_weight
+        As the user gave them.
+    reset : bool
+        True to set the names of the columns, False to check them.
+
+    Returns
+    -------
+    Rows
+    """
+    table = read_table(estimator, X, reset=reset)
+    return Rows(
+        table, read_target(estimator, y, table.n_rows), read_weights(sample_weight, table.n_rows)
+    )
 
 
 def read_groups(groups: object, n_rows: int) -> tuple[tuple[str, ...], tuple[Labels, ...]]:
@@ -289,6 +363,7 @@ def read_target(estimator: Any, y: object, n_rows: int) -> NDArray[np.float64]:
             f"This {type(estimator).__name__} estimator requires y to be passed, "
             "but the target y is None."
         )
+    _refuse_name(y, "y")
     check_in_memory(y, "y")
     target: NDArray[Any] = check_array(
         y, ensure_2d=False, ensure_all_finite=False, input_name="y", estimator=estimator
@@ -320,6 +395,7 @@ def read_target(estimator: Any, y: object, n_rows: int) -> NDArray[np.float64]:
 
 def read_weights(sample_weight: object, n_rows: int) -> NDArray[np.float64]:
     """Read weights of shape (n_rows,): finite, none negative, not all zero; None gives ones."""
+    _refuse_name(sample_weight, "sample_weight")
     check_in_memory(sample_weight, "sample_weight")
     weights: NDArray[np.float64] = _check_sample_weight(
         sample_weight, np.empty(n_rows), dtype=np.float64
@@ -331,6 +407,14 @@ def read_weights(sample_weight: object, n_rows: int) -> NDArray[np.float64]:
     return weights
 
 
+def _refuse_name(values: object, parameter: str) -> None:
+    if isinstance(values, str):
+        raise TypeError(
+            f"`{parameter}` is {values!r}: a name of a column is for rows that are not in memory. "
+            f"Pass the column, {parameter}=X[{values!r}], and leave it out of X."
+        )
+
+
 def categorical_columns(X: object) -> list[int]:
     """Positions of the columns of a data frame with a categorical or enum type."""
     frame = _eager(X)
@@ -338,6 +422,13 @@ def categorical_columns(X: object) -> list[int]:
         raise ValueError("`groups='from_dtype'` needs a data frame: use positions instead.")
     dtypes = frame.schema.dtypes()
     return [i for i, dtype in enumerate(dtypes) if isinstance(dtype, (nw.Categorical, nw.Enum))]
+
+
+def is_in_memory(values: object) -> bool:
+    """Whether values are an array, a data frame or a series, or nothing."""
+    if values is None or isinstance(values, np.ndarray):
+        return True
+    return isinstance(_eager(values), (nw.DataFrame, nw.Series))
 
 
 def check_in_memory(values: object, name: str) -> None:
@@ -355,9 +446,7 @@ def check_in_memory(values: object, name: str) -> None:
     TypeError
         For a lazy frame, a relation of a database or a batch; it says how to make a table of it.
     """
-    if values is None or isinstance(values, np.ndarray):
-        return
-    if isinstance(_eager(values), (nw.DataFrame, nw.Series)):
+    if is_in_memory(values):
         return
     kind = type(values)
     protocols = ("__dataframe__", "__arrow_c_stream__")

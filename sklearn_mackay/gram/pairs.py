@@ -11,6 +11,9 @@ from .._arrays import Array
 from .crossproducts import CrossGram
 
 Pairs = NDArray[np.int64]
+Levels = NDArray[np.int32]
+
+PART = 2**19  # pairs that are merged at a time, of tables that may be as long as the rows
 
 
 def pair_keys(
@@ -35,7 +38,40 @@ def count_pairs(
 
 
 def merged(a: CrossGram, b: CrossGram, n_columns: int) -> CrossGram:
-    """Sum of two tables of one set of levels."""
+    """Sum of two tables of one set of levels, some pairs at a time."""
+    n_a, n_b = len(a.row_levels), len(b.row_levels)
+    rows, columns = np.empty((2, n_a + n_b), dtype=np.int32)
+    blocks = np.empty((*a.blocks.shape[:2], n_a + n_b))
+    start = of_a = of_b = 0
+    # Both are sorted by row, so that each is cut at the same rows.
+    for last in _cuts(a.row_levels, b.row_levels):
+        to_a = int(np.searchsorted(a.row_levels, last, side="right"))
+        to_b = int(np.searchsorted(b.row_levels, last, side="right"))
+        part = _merged(_part(a, of_a, to_a), _part(b, of_b, to_b), n_columns)
+        stop = start + len(part.row_levels)
+        rows[start:stop], columns[start:stop] = part.row_levels, part.column_levels
+        blocks[:, :, start:stop] = part.blocks
+        start, of_a, of_b = stop, to_a, to_b
+    # What was never written takes no memory.
+    return CrossGram(rows[:start], columns[:start], np.ascontiguousarray(blocks[:, :, :start]))
+
+
+def _cuts(a: Levels, b: Levels) -> Levels:
+    """Rows after which two sorted tables are cut into parts of about `PART` pairs."""
+    longer = a if len(a) >= len(b) else b
+    last = np.append(longer[PART::PART], np.max([*a[-1:], *b[-1:]], initial=0))
+    return np.unique(last)
+
+
+def _part(table: CrossGram, start: int, stop: int) -> CrossGram:
+    return CrossGram(
+        table.row_levels[start:stop],
+        table.column_levels[start:stop],
+        table.blocks[:, :, start:stop],
+    )
+
+
+def _merged(a: CrossGram, b: CrossGram, n_columns: int) -> CrossGram:
     keys = [pair_keys(table.row_levels, table.column_levels, n_columns) for table in (a, b)]
     both = np.concatenate(keys)
     order = np.argsort(both, kind="stable")  # merges what is sorted already

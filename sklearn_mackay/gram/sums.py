@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +86,7 @@ class Levels:
         Of the whole.
     """
 
-    positions: NDArray[np.intp]
+    positions: NDArray[np.integer[Any]]
     n_levels: int
 
     @property

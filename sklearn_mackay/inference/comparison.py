@@ -24,6 +24,7 @@ from ..frames.tables import Header, Table
 from ..gram.crossproducts import CrossProducts
 from ..gram.sums import Sums
 from ..model.problem import Fitted, Problem
+from ..model.statistics import Description
 
 Marks = Mapping[str, Any]
 
@@ -167,19 +168,15 @@ def _only_slopes(roles: ColumnRoles) -> list[int]:
     return [c for c in dict.fromkeys(roles.slopes) if c not in roles.fixed]
 
 
-def mark_model(
-    header: Header, roles: ColumnRoles, options: Options, data: DataMarks
-) -> dict[str, Any]:
-    """What a comparison will know of a model and of its data, before anything is estimated.
+def mark_fit(fitted: Fitted, rows: Description, data: DataMarks) -> dict[str, Any]:
+    """What a comparison will know of a fit and of its data.
 
     Parameters
     ----------
-    header : Header
-        Names of the columns of X.
-    roles : ColumnRoles
-        What its columns are for.
-    options : Options
-        Parameters, read.
+    fitted : Fitted
+        Problem and optimum.
+    rows : Description
+        What was fitted.
     data : DataMarks
         Of the rows.
 
@@ -187,6 +184,16 @@ def mark_model(
     -------
     dict
     """
+    return {
+        **_mark_model(rows.header, rows.roles, fitted.problem.options, data),
+        **_mark_optimum(fitted),
+    }
+
+
+def _mark_model(
+    header: Header, roles: ColumnRoles, options: Options, data: DataMarks
+) -> dict[str, Any]:
+    """What was fitted to which data."""
     features = [header.name(c) for c in roles.fixed]
     return {
         "method": options.method,
@@ -211,18 +218,8 @@ def mark_model(
     }
 
 
-def mark_fit(fitted: Fitted) -> dict[str, Any]:
-    """What a comparison will know of a fit: moments of y, and what features explain.
-
-    Parameters
-    ----------
-    fitted : Fitted
-        Problem and optimum.
-
-    Returns
-    -------
-    dict
-    """
+def _mark_optimum(fitted: Fitted) -> dict[str, Any]:
+    """Moments of y, and what features explain."""
     problem, blocks = fitted.problem, fitted.problem.crossproducts
     output, is_ml = problem.output, problem.options.method == "ml"
     position = {component.name: k for k, component in enumerate(problem.active)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from sklearn.utils import check_random_state
 
 from .._machine import MODERATE, one_blas_thread, require_memory
 from ..evidence.solution import Engine, PenalizedSolution, Variances
@@ -26,7 +27,7 @@ def prepare_engine(
     reml: bool,
     solver: str,
     n_probes: int,
-    random_state: np.random.RandomState,
+    random_state: int | np.random.RandomState | None,
 ) -> Engine:
     """Choose an engine and hand it the Gram blocks.
 
@@ -45,7 +46,7 @@ def prepare_engine(
         eliminated exactly, so that nothing is left to iterate without crossed ones.
     n_probes : int
         Random probes of the iterative engine.
-    random_state : numpy.random.RandomState
+    random_state : int, RandomState instance or None
         Draws the probes.
 
     Returns
@@ -57,6 +58,7 @@ def prepare_engine(
     MemoryError
         If solver="exact" needs more memory than the machine has.
     """
+    generator = check_random_state(random_state)
     order = _corner_order(crossproducts, layout.rest)
     if large and solver == "exact":
         n_columns = max(crossproducts.terms[k].n_levels for k in large)
@@ -71,7 +73,7 @@ def prepare_engine(
         from .iterative import IterativeEngine
 
         iterative = IterativeEngine(
-            crossproducts, layout, large, reml=reml, n_probes=n_probes, random_state=random_state
+            crossproducts, layout, large, reml=reml, n_probes=n_probes, random_state=generator
         )
         return Engine("iterative", TENSORFLOW, iterative, iterative)
     return _prepare_exact(crossproducts, layout, reml=reml)

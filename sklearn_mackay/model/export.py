@@ -20,7 +20,7 @@ from ..frames.options import RESIDUAL
 from ..frames.roles import ColumnRoles, FactorColumns
 
 FORMAT = "sklearn_mackay.MacKayMixedRegressor"
-SCHEMA = 3  # of texts and of pickles; raised whenever the attributes of a fit change
+SCHEMA = 4  # of texts and of pickles; raised whenever the attributes of a fit change
 NUMBERS = re.compile(r"float(32|64)|u?int(8|16|32|64)")
 TIMES = re.compile(r"(utc )?([mM]8\[(D|h|m|s|ms|us|ns)\])")
 NOT_FINITE = ("nan", "inf", "-inf")
@@ -172,6 +172,7 @@ def from_text(text: str, parameter_names: Collection[str]) -> tuple[dict[str, An
         "_groupings": groupings,
         "_models": None,
         "_marks": None,
+        "_statistics": None,
         "groups_": [factor.name for factor in roles.factors],
         "group_levels_": {grouping.name: grouping.labels for grouping in groupings},
     }

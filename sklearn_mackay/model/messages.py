@@ -12,10 +12,14 @@ from .._arrays import Array
 from .._messages import Message
 from ..design.components import Component
 from ..design.fixed import FixedPart
+from ..design.summed import CLOSE, DEPENDENT
 from ..evidence.identification import Identification
+from ..frames.grouping import rounding
 from .estimates import Estimates
 from .problem import Fitted
+from .statistics import Description
 
+ROUNDING = float(np.finfo(float).eps)
 ILL_CONDITIONED = 1e7  # condition of the scaled columns of X beyond which digits are lost
 NEGLIGIBLE = 1e-9  # weight in a combination, relative to the largest, that is rounding
 
@@ -129,7 +133,7 @@ def _combinations(component: Component, directions: Array) -> str:
 
 
 def about_fit(
-    fits: Sequence[tuple[Fitted, Estimates]], notes: Sequence[Message], fixed_names: Sequence[str]
+    fits: Sequence[tuple[Fitted, Estimates]], rows: Description, notes: Sequence[Message]
 ) -> list[Message]:
     """Say what a user should know of a fit.
 
@@ -137,17 +141,19 @@ def about_fit(
     ----------
     fits : sequence of (Fitted, Estimates)
         One for each response.
+    rows : Description
+        What was fitted.
     notes : sequence of Message
         What was found before anything was estimated.
-    fixed_names : sequence of str
-        Names of the fixed columns, quoted.
 
     Returns
     -------
     list of Message
     """
     problem = fits[0][0].problem
-    messages = [*notes, *_about_fixed_part(problem.fixed, fixed_names)]
+    rounded = (rounding(grouping.name, grouping.column_levels) for grouping in rows.groupings)
+    messages = [*filter(None, rounded), *notes]
+    messages += _about_fixed_part(problem.fixed, _fixed_names(rows))
     messages += unidentified(problem.active, problem.identification)
     for j, (fitted, estimates) in enumerate(fits):
         where = f"Output {j}: " if len(fits) > 1 else ""
@@ -155,6 +161,46 @@ def about_fit(
             Message(where + text, category) for text, category in _about_output(fitted, estimates)
         ]
     return messages
+
+
+def about_digits(shares: Array, rows: Description) -> list[Message]:
+    """Say what sums hold too few digits of, where the rows cannot be looked at again.
+
+    Parameters
+    ----------
+    shares : ndarray of shape (p + t + m,)
+        Share of its sum of squares that is left of each fixed column, response and slope.
+    rows : Description
+        What the sums are of.
+
+    Returns
+    -------
+    list of Message
+    """
+    weakest = int(np.argmin(shares))
+    share = float(shares[weakest])
+    if share >= CLOSE:
+        return []
+    fixed = _fixed_names(rows)
+    slopes = [
+        f"{slope!r} of {factor.name!r}"
+        for factor in rows.roles.factors
+        for slope in factor.coefficient_names[int(factor.intercept) :]
+    ]
+    names = [*fixed, *["y"] * (len(shares) - len(fixed) - len(slopes)), *slopes]
+    digits = "no digit" if share < DEPENDENT else f"a relative error of {ROUNDING / share:.0e}"
+    return [
+        Message(
+            f"Sums over rows tell {names[weakest]} with {digits}: the other columns, or its mean, "
+            f"leave {share:.0e} of its sum of squares, and these rows cannot be read again. Fit "
+            "them in memory or from a file, or centre it and leave out what it nearly repeats."
+        )
+    ]
+
+
+def _fixed_names(rows: Description) -> list[str]:
+    names = rows.header.names
+    return [repr(column if names is None else names[column]) for column in rows.roles.fixed]
 
 
 def _about_fixed_part(fixed: FixedPart, names: Sequence[str]) -> list[Message]:

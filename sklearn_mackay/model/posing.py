@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
 from .._arrays import Array
 from .._machine import one_blas_thread
 from .._messages import Message
+from ..covariances.matrices import is_inside
 from ..design.blocks import Block
 from ..design.components import Component, Factor, check_levels, refuse_twins
 from ..design.design import Columns, lay_out
@@ -68,8 +70,8 @@ class Internal:
         Unit of precision weights.
     n_rows : int
         Number of rows.
-    share : float
-        Smallest share of a sum of squares that is left of a column or a response.
+    shares : ndarray of shape (p + t + m,)
+        Share of its sum of squares that is left of each fixed column, response and slope.
     """
 
     crossproducts: CrossProducts
@@ -78,7 +80,12 @@ class Internal:
     outputs: tuple[Output, ...]
     weight_unit: float
     n_rows: int
-    share: float = 1.0
+    shares: Array = field(default_factory=lambda: np.ones(1))
+
+    @property
+    def keeps_digits(self) -> bool:
+        """Whether sums told all there is to tell."""
+        return bool(np.min(self.shares) >= CLOSE)
 
 
 def pose_columns(
@@ -109,7 +116,7 @@ def pose_columns(
     """
     if sums is not None:
         internal = lay_out_blocks(sums, factors, options)
-        if internal.share >= CLOSE:
+        if internal.keeps_digits:
             return pose(internal, options)
     return pose_rows(columns, y, options)
 
@@ -146,7 +153,8 @@ def pose_rows(columns: Columns, y: Array, options: Options) -> Posed:
         weight_unit=design.weight_unit,
         n_rows=columns.rows.n,
     )
-    return replace(pose(internal, options), blocks=design.blocks, large=large)
+    posed = pose(internal, options, columns.notes)
+    return replace(posed, blocks=design.blocks, large=large)
 
 
 def lay_out_blocks(
@@ -174,11 +182,11 @@ def lay_out_blocks(
     laid = lay_out_sums(
         sums.of_fixed(known), alpha=options.alpha / unit, fit_intercept=options.fit_intercept
     )
-    A, components, shares = {}, [], [laid.share]
+    A, components, shares = {}, [], [laid.shares]
     terms = []
     for k, (factor, term) in enumerate(zip(factors, sums.products.terms, strict=True)):
         structure = options.structures[factor.name]
-        A_k, transform, share = lay_out_slopes(
+        A_k, transform, of_slopes = lay_out_slopes(
             np.sum(term.own, axis=2),
             sums.coordinates.of_slopes[k],
             sums.largest_slopes[k],
@@ -187,7 +195,7 @@ def lay_out_blocks(
         )
         if factor.slopes:
             A[k] = A_k
-        shares.append(share)
+        shares.append(of_slopes)
         terms.append(replace(term, structure=structure))
         components.append(
             Factor(factor.name, factor.coefficient_names, term.n_levels, structure, transform)
@@ -209,11 +217,11 @@ def lay_out_blocks(
         outputs=laid.outputs,
         weight_unit=unit,
         n_rows=sums.n_rows,
-        share=min(shares),
+        shares=np.concatenate(shares),
     )
 
 
-def pose(internal: Internal, options: Options) -> Posed:
+def pose(internal: Internal, options: Options, notes: Sequence[Message] = ()) -> Posed:
     """Find what Gram blocks tell, and refuse what they cannot.
 
     Parameters
@@ -222,6 +230,8 @@ def pose(internal: Internal, options: Options) -> Posed:
         In internal coordinates.
     options : Options
         What to estimate.
+    notes : sequence of Message
+        What the user should know beside.
 
     Returns
     -------
@@ -234,7 +244,7 @@ def pose(internal: Internal, options: Options) -> Posed:
     """
     crossproducts = internal.crossproducts
     active = [component for component in internal.components if component.has_term]
-    notes = _check_factors(internal, options)
+    about_factors = _check_factors(internal, options)
     with one_blas_thread(n_entries=crossproducts.n_entries):
         identification = identify(
             crossproducts,
@@ -257,7 +267,34 @@ def pose(internal: Internal, options: Options) -> Posed:
         )
         for j, output in enumerate(internal.outputs)
     ]
-    return Posed(problems, notes)
+    return Posed(problems, [*about_factors, *notes])
+
+
+def resume(posed: Posed, variances: Mapping[str, Any], *, has_outputs: bool) -> Posed:
+    """Start where fewer rows had their optimum, but for covariances at a boundary.
+
+    Parameters
+    ----------
+    posed : Posed
+        Problems.
+    variances : mapping of str to float or ndarray
+        As users see them, outputs first if so.
+    has_outputs : bool
+        Whether they have an axis of outputs.
+
+    Returns
+    -------
+    Posed
+    """
+    problems = []
+    for j, problem in enumerate(posed.problems):
+        of_output = {
+            name: np.atleast_2d(value[j] if has_outputs else value)
+            for name, value in variances.items()
+        }
+        before = {name: Sigma for name, Sigma in of_output.items() if is_inside(Sigma)}
+        problems.append(replace(problem, before=before))
+    return replace(posed, problems=problems)
 
 
 def _check_factors(internal: Internal, options: Options) -> list[Message]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, TypeAlias
 
@@ -47,6 +47,8 @@ class Problem:
         What to estimate and how.
     identification : Identification
         What the rows cannot tell of the variances.
+    before : mapping of str to ndarray
+        Covariances in the user's units that fewer rows had: a start, unless the user chose one.
     """
 
     crossproducts: CrossProducts
@@ -57,6 +59,7 @@ class Problem:
     weight_unit: float
     options: Options
     identification: Identification
+    before: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def active(self) -> list[Component]:
@@ -103,7 +106,7 @@ class Problem:
     @cached_property
     def start(self) -> Variances:
         """Equal shares of the variance of y, unless the user says otherwise."""
-        given: Mapping[str, Array] = {**self.options.start, **self.options.held}
+        given: Mapping[str, Array] = {**self.before, **self.options.start, **self.options.held}
         share = 1.0 / (len(self.active) + 1)
         sigma2 = share
         if RESIDUAL in given:

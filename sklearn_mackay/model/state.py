@@ -8,51 +8,40 @@ from typing import Any
 import numpy as np
 
 from .._arrays import Array
-from ..frames.grouping import Grouping
 from ..frames.options import RESIDUAL
 from ..frames.roles import ColumnRoles
-from ..frames.tables import Header
 from .estimates import Estimates
 from .export import SCHEMA
 from .fitted import keep
 from .problem import Fitted
+from .statistics import Description
 
 STATE_VERSION = "_format"  # key in a pickle
 
 
-def attributes_of(
-    fits: Sequence[tuple[Fitted, Estimates]],
-    header: Header,
-    roles: ColumnRoles,
-    groupings: Sequence[Grouping],
-    *,
-    has_outputs: bool,
-) -> dict[str, Any]:
+def attributes_of(fits: Sequence[tuple[Fitted, Estimates]], rows: Description) -> dict[str, Any]:
     """Fitted attributes, public ones and private ones.
 
     Parameters
     ----------
     fits : sequence of (Fitted, Estimates)
         One for each response.
-    header : Header
-        Names of the columns of X.
-    roles : ColumnRoles
-        What its columns are for.
-    groupings : sequence of Grouping
-        Levels of each factor.
-    has_outputs : bool
-        Whether attributes have an axis of outputs.
+    rows : Description
+        What was fitted.
 
     Returns
     -------
     dict of str to object
     """
+    header, roles, groupings = rows.header, rows.roles, rows.groupings
     outputs = [_of_output(fitted, one, header.n_columns, roles) for fitted, one in fits]
     models = tuple(model for fitted, _ in fits if (model := keep(fitted)) is not None)
     columns = range(header.n_columns) if header.names is None else header.names
     return {
-        **(stacked(outputs) if has_outputs else outputs[0]),
+        **(stacked(outputs) if rows.has_outputs else outputs[0]),
         "_models": models or None,
+        "_marks": None,
+        "_statistics": None,
         "_diagonal": {
             name: not structure.correlates
             for name, structure in fits[0][0].problem.options.structures.items()
@@ -62,7 +51,7 @@ def attributes_of(
         "groups_": [factor.name for factor in roles.factors],
         "fixed_features_": np.array(columns),
         "_roles": roles,
-        "_groupings": tuple(groupings),
+        "_groupings": groupings,
     }
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from sklearn_mackay.covariances.matrices import is_inside
 from sklearn_mackay.covariances.structures import DIAGONAL, FULL, principal_directions
 
 RTOL = 1e-12  # small matrices: a few operations on each entry
@@ -97,3 +98,18 @@ def test_random_directions_may_have_a_variance_alone(rng):
     directions = FULL.random_directions(4, generator)
     assert_allclose(directions.T @ directions, np.eye(4), atol=RTOL)
     assert_array_equal(DIAGONAL.random_directions(3, generator), np.eye(3))
+
+
+@pytest.mark.parametrize(
+    ("Sigma", "expected"),
+    [
+        ([[1e-30]], True),
+        ([[0.0]], False),
+        ([[np.nan]], False),
+        ([[1e8, 0.5], [0.5, 1e-8]], True),  # however unequal the units
+        ([[1.0, 1.0 - 1e-9], [1.0 - 1e-9, 1.0]], False),
+        ([[1.0, 0.0], [0.0, 0.0]], False),
+    ],
+)
+def test_the_boundary_is_a_variance_of_zero_or_a_correlation_of_one(Sigma, expected):
+    assert is_inside(np.array(Sigma)) is expected

@@ -1,0 +1,294 @@
+"""Sources of rows that no memory has to hold, read as tables of some rows each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import narwhals as nw
+import numpy as np
+
+from .._arrays import Array
+from .tables import (
+    Header,
+    Rows,
+    Table,
+    check_names,
+    is_in_memory,
+    quoted,
+    raise_of_rows,
+    read_rows,
+    read_target,
+    read_weights,
+)
+
+PIECE = 2**19  # rows of a table: many beside their levels, few beside a memory
+MANY = 500  # batches that wait to be a table of so many rows
+
+# Tables of these have an Arrow stream that is made of all their rows at once, or none.
+_COLLECTED = ("dask", "ibis", "pyspark", "sqlframe")
+_EXTRAS = "pip install 'sklearn_mackay[{}]'"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from.
+
+    Parameters
+    ----------
+    header : Header
+        Names of the features.
+    has_outputs : bool
+        Whether y has an axis of outputs.
+    is_rereadable : bool
+        Whether `tables` may be asked again.
+    tables : callable
+        ``tables(columns)`` iterates over :class:`Rows` with these features, by position.
+    """
+
+    header: Header
+    has_outputs: bool
+    is_rereadable: bool
+    tables: Callable[[Sequence[int]], Iterator[Rows]]
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """A source of data frames of a library, with the columns of X, y and weights."""
+
+    library: Literal["polars", "pyarrow"]
+    names: tuple[str, ...]
+    is_rereadable: bool
+    frames: Callable[[list[str]], Iterator[nw.DataFrame[Any]]]
+
+
+def is_lazy(X: object) -> bool:
+    """Whether X is a source whose rows are read piece by piece.
+
+    Parameters
+    ----------
+    X : object
+        What the user gave.
+
+    Returns
+    -------
+    bool
+        True for a lazy frame of Polars, a relation of DuckDB, a dataset of pyarrow, and whatever
+        else has an Arrow stream but is no table in memory.
+    """
+    native = nw.to_native(X, pass_through=True)
+    library = _library(native)
+    if is_in_memory(native) or library in _COLLECTED:
+        return False
+    is_frame = library == "polars" and type(native).__name__ == "LazyFrame"
+    is_stream = hasattr(native, "__arrow_c_stream__") and not hasattr(native, "__arrow_c_array__")
+    return is_frame or is_stream or _is_dataset(native)
+
+
+def refuse_groups(groups: object) -> None:
+    """Refuse labels given beside a lazy source.
+
+    Parameters
+    ----------
+    groups : object
+        As the user gave them to `fit`.
+
+    Raises
+    ------
+    TypeError
+        Where there are any.
+    """
+    if groups is not None:
+        raise TypeError(
+            "`groups` are labels in the order of rows, which X has none of: name columns of X in "
+            "the constructor's `groups`."
+        )
+
+
+def open_source(
+    estimator: Any, X: object, y: object, sample_weight: object, *, reset: bool
+) -> Source:
+    """Find the columns of a source, and set or check the estimator's names of them.
+
+    Parameters
+    ----------
+    estimator : estimator
+        The estimator that is fitted.
+    X : object
+        A lazy source, see `is_lazy`, or rows in memory.
+    y : str, list of str or array-like
+        Name of the response's column in a lazy source, several for several outputs.
+    sample_weight : str, array-like or None
+        Name of the column of weights.
+    reset : bool
+        True where the columns are learned, False where they are to be those of before.
+
+    Returns
+    -------
+    Source
+        Of rows in memory a source of one table.
+
+    Raises
+    ------
+    TypeError
+        For an array beside a lazy source: its rows have no order.
+    ValueError
+        For a name that is no column.
+    ImportError
+        Where a library is missing.
+    """
+    if not is_lazy(X):
+        rows = read_rows(estimator, X, y, sample_weight, reset=reset)
+        return Source(rows.table.header, rows.y.ndim > 1, False, lambda _: iter([rows]))
+    what = f"a {type(X).__name__}, whose rows have no order"
+    several = isinstance(y, (list, tuple)) and all(isinstance(name, str) for name in y)
+    if not isinstance(y, str) and not (several and y):
+        raise TypeError(f"X is {what}: give `y` as the name of its column.")
+    if sample_weight is not None and not isinstance(sample_weight, str):
+        raise TypeError(f"X is {what}: give `sample_weight` as the name of its column.")
+    responses: tuple[str, ...] = (y,) if isinstance(y, str) else tuple(y)  # type: ignore[arg-type]
+    weight = (sample_weight,) if isinstance(sample_weight, str) else ()
+    stream = _open(nw.to_native(X, pass_through=True))
+    for parameter, names in (("y", responses), ("sample_weight", weight)):
+        missing = [name for name in names if name not in stream.names]
+        if missing:
+            raise ValueError(
+                f"`{parameter}` names {quoted(missing)}, which X does not have: its columns are "
+                f"{quoted(stream.names)}."
+            )
+    features = tuple(name for name in stream.names if name not in (*responses, *weight))
+    header = Header(features, len(features))
+    without_rows = nw.from_dict(dict.fromkeys(features, []), backend=stream.library)
+    check_names(estimator, without_rows.to_native(), header, reset=reset)
+
+    def tables(columns: Sequence[int]) -> Iterator[Rows]:
+        wanted = [features[column] for column in columns]
+        needed = list(dict.fromkeys([*wanted, *responses, *weight]))
+        first = 0
+        for frame in _pieces(stream.frames(needed)):
+            span = first, first + len(frame) - 1
+            first += len(frame)
+            try:
+                y, weights = _numbers(estimator, frame, responses, weight, squeeze=not several)
+            except ValueError as error:
+                raise_of_rows(error, span)
+            yield Rows(Table(header, frame), y, weights, span)
+
+    return Source(header, several, stream.is_rereadable, tables)
+
+
+def _numbers(
+    estimator: Any,
+    frame: nw.DataFrame[Any],
+    responses: tuple[str, ...],
+    weight: tuple[str, ...],
+    *,
+    squeeze: bool,
+) -> tuple[Array, Array]:
+    """Responses and weights of some rows, checked as those in memory are."""
+    of_y = [frame.get_column(name).to_numpy() for name in responses]
+    y = read_target(estimator, of_y[0] if squeeze else np.column_stack(of_y), len(frame))
+    if not weight:
+        return y, np.ones(len(frame))
+    given = frame.get_column(weight[0]).to_numpy()
+    # Rows without weight are an error only where there are no others.
+    weights = read_weights(given, len(frame)) if np.any(given != 0) else np.zeros(len(frame))
+    return y, weights
+
+
+def _pieces(frames: Iterable[nw.DataFrame[Any]]) -> Iterator[nw.DataFrame[Any]]:
+    """The same rows as tables of `PIECE` rows."""
+    waiting: list[nw.DataFrame[Any]] = []
+    n_waiting = 0
+    for frame in frames:
+        start = 0
+        while start < len(frame):
+            part = frame[start : start + PIECE - n_waiting]
+            start += len(part)
+            n_waiting += len(part)
+            waiting.append(part)
+            if n_waiting == PIECE:
+                yield nw.concat(waiting)
+                waiting, n_waiting = [], 0
+            elif len(waiting) == MANY:
+                waiting = [_in_one_chunk(nw.concat(waiting))]
+    if waiting:
+        yield nw.concat(waiting)
+
+
+def _in_one_chunk(frame: nw.DataFrame[Any]) -> nw.DataFrame[Any]:
+    """Copy what was read in many short batches, each of which takes memory beside its rows."""
+    native = frame.to_native()
+    whole = native.rechunk() if hasattr(native, "rechunk") else native.combine_chunks()
+    return nw.from_native(whole, eager_only=True)
+
+
+def _open(native: Any) -> _Stream:
+    """Find out how to read a source."""
+    library = _library(native)
+    if library == "polars":
+        return _open_polars(native)
+    try:
+        import pyarrow
+    except ImportError as error:
+        extra = _EXTRAS.format("duckdb" if library == "duckdb" else "arrow")
+        raise ImportError(
+            f"Reading rows of a {type(native).__name__} piece by piece needs pyarrow: {extra}."
+        ) from error
+
+    def frames(batches: Iterable[Any], names: list[str]) -> Iterator[nw.DataFrame[Any]]:
+        for batch in batches:
+            table = pyarrow.Table.from_batches([batch]).select(names)
+            yield nw.from_native(table, eager_only=True)
+
+    def reader(native: Any) -> Any:
+        return pyarrow.RecordBatchReader.from_stream(native)
+
+    if library == "duckdb":
+        return _Stream(
+            "pyarrow",
+            tuple(native.columns),
+            True,
+            lambda names: frames(reader(native.project(_in_sql(names))), names),
+        )
+    if _is_dataset(native):
+        once = type(native).__name__ == "InMemoryDataset"  # which may be made of a reader
+        return _Stream(
+            "pyarrow",
+            tuple(native.schema.names),
+            not once,
+            lambda names: frames(native.to_batches(columns=names), names),
+        )
+    batches = reader(native)
+    names = tuple(batches.schema.names)
+    return _Stream("pyarrow", names, False, lambda names: frames(batches, names))
+
+
+def _open_polars(native: Any) -> _Stream:
+    if not hasattr(native, "collect_batches"):
+        raise TypeError(
+            "This version of polars does not collect a LazyFrame in batches: "
+            f"{_EXTRAS.format('polars')}, or give `X.collect()`."
+        )
+
+    def frames(names: list[str]) -> Iterator[nw.DataFrame[Any]]:
+        batches = native.select(names).collect_batches(maintain_order=False)
+        return (nw.from_native(batch, eager_only=True) for batch in batches)
+
+    return _Stream("polars", tuple(native.collect_schema().names()), True, frames)
+
+
+def _in_sql(names: Iterable[str]) -> str:
+    return ", ".join('"' + name.replace('"', '""') + '"' for name in names)
+
+
+def _is_dataset(native: Any) -> bool:
+    """Whether this is a dataset of pyarrow."""
+    dataset = sys.modules.get("pyarrow.dataset")
+    return dataset is not None and isinstance(native, dataset.Dataset)
+
+
+def _library(native: object) -> str:
+    return type(native).__module__.split(".")[0].strip("_")

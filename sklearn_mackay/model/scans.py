@@ -1,0 +1,135 @@
+"""Statistics of a source of rows, which is read again where its sums lose digits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..design.summed import Coordinates, Moments, sharper
+from ..design.terms import is_centered
+from ..frames.options import Options
+from ..frames.roles import ColumnRoles
+from ..frames.streams import Source
+from ..frames.tables import quoted
+from ..gram.sums import Sums
+from .messages import about_digits
+from .posing import Posed, lay_out_blocks, pose
+from .statistics import Statistics, join, require_enough, sum_parts
+
+MOST_SCANS = 3
+
+
+def read_statistics(
+    source: Source, roles: ColumnRoles, options: Options, before: Statistics | None = None
+) -> Statistics:
+    """Sum the rows of a source.
+
+    Parameters
+    ----------
+    source : Source
+        Of rows.
+    roles : ColumnRoles
+        What their columns are for.
+    options : Options
+        Parameters, read.
+    before : Statistics, optional
+        Of other rows, which are added.
+
+    Returns
+    -------
+    Statistics
+        About a pivot.
+
+    Raises
+    ------
+    ValueError
+        For feature blocks; where the rows before have other columns.
+    """
+    if roles.blocks:
+        raise ValueError(
+            f"Feature blocks ({quoted(roles.blocks)}) need all rows in memory: rows of a lazy X "
+            "are summed by level."
+        )
+    statistics = sum_parts(source.tables(_needed(roles)), roles, options)
+    return statistics if before is None else join(before, statistics)
+
+
+def pose_scans(source: Source, statistics: Statistics, options: Options) -> Posed:
+    """Pose what a source tells, and read it again where the first sums lost digits.
+
+    Parameters
+    ----------
+    source : Source
+        Of the rows.
+    statistics : Statistics
+        Their sums.
+    options : Options
+        Parameters, read.
+
+    Returns
+    -------
+    Posed
+
+    Raises
+    ------
+    ValueError
+        As `pose_sums`; for a source that has other rows when it is read again.
+    """
+    require_enough(statistics)
+    roles, sums, known = statistics.of.roles, statistics.sums, statistics.sums.moments
+    internal = lay_out_blocks(sums, roles.factors, options)
+    for _ in range(MOST_SCANS - 1):
+        if internal.keeps_digits:
+            break
+        coordinates = _sharper(sums, known, roles, options)
+        sums = sum_parts(source.tables(_needed(roles)), roles, options, coordinates).sums
+        if sums.n_rows != statistics.sums.n_rows:
+            raise ValueError(
+                f"X had {statistics.sums.n_rows} rows when it was read first and {sums.n_rows} "
+                "when it was read again: write them to a file."
+            )
+        internal = lay_out_blocks(sums, roles.factors, options, known)
+    return pose(internal, options)
+
+
+def pose_sums(statistics: Statistics, options: Options) -> Posed:
+    """Pose what sums tell whose rows are gone, with a note where they lost digits.
+
+    Parameters
+    ----------
+    statistics : Statistics
+        Sums.
+    options : Options
+        Parameters, read.
+
+    Returns
+    -------
+    Posed
+
+    Raises
+    ------
+    ValueError
+        For too few rows, values whose squares are no numbers, a factor with one level beside an
+        intercept, or two with the same levels.
+    """
+    require_enough(statistics)
+    internal = lay_out_blocks(statistics.sums, statistics.of.roles.factors, options)
+    return pose(internal, options, about_digits(internal.shares, statistics.of))
+
+
+def _needed(roles: ColumnRoles) -> list[int]:
+    """Columns that a fit reads."""
+    labels = [column for factor in roles.factors for column in factor.columns]
+    return sorted({*roles.fixed, *roles.slopes, *labels})
+
+
+def _sharper(sums: Sums, known: Moments, roles: ColumnRoles, options: Options) -> Coordinates:
+    """Coordinates of another scan, in which all columns keep their digits."""
+    fixed = sharper(sums.of_fixed(known), alpha=options.alpha, fit_intercept=options.fit_intercept)
+    of_slopes = []
+    for factor, term, shift in zip(
+        roles.factors, sums.products.terms, sums.coordinates.of_slopes, strict=True
+    ):
+        on_one = np.sum(term.own[0], axis=1)
+        is_moved = is_centered(factor.intercept, options.structures[factor.name])
+        of_slopes.append(shift + on_one[1:] / on_one[0] if is_moved else np.zeros_like(shift))
+    return fixed._replace(of_slopes=tuple(of_slopes))
