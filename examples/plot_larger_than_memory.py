@@ -35,8 +35,8 @@ size = sum(file.stat().st_size for file in files) / 2**20
 print(f"{len(ratings):,} rows in {len(files)} files, {size:.0f} MB")
 
 # %%
-# A lazy frame is a query that nobody has asked for yet. ``fit`` asks for half a million rows at a
-# time and keeps sums by level. The name of the response is enough: all other columns are features
+# A lazy frame is a query that nobody has asked for yet. ``fit`` asks for some rows at a time and
+# keeps sums by level. The name of the response is enough: all other columns are features
 # or grouping columns. ``store_covariance=True`` keeps the sums of a fit of any size.
 
 

@@ -187,8 +187,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Whether a `sample_weight` of 2 means the row twice, or half the residual variance.
     store_covariance : bool or "auto", default="auto"
         Whether to keep what standard deviations of predictions and effects, intervals and
-        degrees of freedom are computed from: the cross-products, which hold no rows. "auto": with
-        the exact engine and up to 16 MiB.
+        degrees of freedom are computed from, and what `partial_fit` and `merge` add to: sums by
+        level, nothing as long as the rows. "auto": with the exact engine and up to 16 MiB.
     max_iter : int, default=200
         Largest number of iterations.
     tol : float, default=1e-7

@@ -162,7 +162,7 @@ def unite(one: Grouping, other: Grouping) -> Union:
     ids = [_ids_among(column_levels, grouping) for grouping in (one, other)]
     if one.combinations is None:
         return Union(Grouping(one.name, column_levels, None), *ids)
-    combinations = np.union1d(*ids)
+    combinations = _sorted_union(*ids)
     return Union(
         Grouping(one.name, column_levels, combinations),
         *(np.searchsorted(combinations, of) for of in ids),
@@ -190,8 +190,16 @@ def _both(name: str, a: Labels, b: Labels) -> Labels:
     width = max(a.dtype.itemsize, b.dtype.itemsize) // np.dtype("U1").itemsize
     is_padded = kind == "U" and (a.size + b.size) * width <= PADDED_TEXT
     if kind == b.dtype.kind and (kind in "biufmM" or is_padded):
-        return np.union1d(a, b)
+        return _sorted_union(a, b)
     return _learn_levels(name, _object_array([*_to_list(a), *_to_list(b)]))
+
+
+def _sorted_union(a: Labels, b: Labels) -> Labels:
+    """`np.union1d` of what is sorted already, and so only has to be merged."""
+    both = np.concatenate([a, b])
+    both.sort(kind="stable")
+    union: Labels = both[np.append(np.ones(min(both.size, 1), dtype=bool), both[1:] != both[:-1])]
+    return union
 
 
 def encode(grouping: Grouping, columns: Sequence[Labels]) -> Codes:

@@ -24,7 +24,7 @@ from .tables import (
     read_weights,
 )
 
-PIECE = 2**19  # rows of a table: many beside their levels, few beside a memory
+PIECE = 2**18  # rows of a table: many beside their levels, few beside a memory
 MANY = 500  # batches that wait to be a table of so many rows
 
 # Tables of these have an Arrow stream that is made of all their rows at once, or none.

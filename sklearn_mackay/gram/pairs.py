@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,6 @@ from .._arrays import Array
 from .crossproducts import CrossGram
 
 Pairs = NDArray[np.int64]
-Levels = NDArray[np.int32]
 
 PART = 2**19  # pairs that are merged at a time, of tables that may be as long as the rows
 
@@ -37,47 +38,105 @@ def count_pairs(
     return table_of(keys[first], n_columns, counts[None, None])
 
 
-def merged(a: CrossGram, b: CrossGram, n_columns: int) -> CrossGram:
-    """Sum of two tables of one set of levels, some pairs at a time."""
-    n_a, n_b = len(a.row_levels), len(b.row_levels)
-    rows, columns = np.empty((2, n_a + n_b), dtype=np.int32)
-    blocks = np.empty((*a.blocks.shape[:2], n_a + n_b))
-    start = of_a = of_b = 0
+@dataclass(frozen=True)
+class Levels:
+    """Where the levels of a part are among those of the whole.
+
+    Attributes
+    ----------
+    positions : ndarray of shape (L,)
+        Increasing.
+    n_levels : int
+        Of the whole.
+    """
+
+    positions: NDArray[np.integer[Any]]
+    n_levels: int
+
+    @property
+    def is_all(self) -> bool:
+        """Whether the part has every level."""
+        return len(self.positions) == self.n_levels
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A table of a part's levels, read with the codes of the whole; these keep the order."""
+
+    table: CrossGram
+    rows: Levels
+    columns: Levels
+
+    def n_up_to(self, row: int) -> int:
+        """How many pairs are in rows up to one."""
+        n_levels = np.searchsorted(self.rows.positions, row, side="right")
+        # A key of another type would have the whole array converted.
+        return int(np.searchsorted(self.table.row_levels, np.int32(n_levels)))
+
+    def rows_at(self, pairs: slice) -> NDArray[np.integer[Any]]:
+        """Rows of some pairs."""
+        return self.rows.positions[self.table.row_levels[pairs]]
+
+    def keys(self, pairs: slice) -> Pairs:
+        """Numbers of some pairs."""
+        columns = self.columns.positions[self.table.column_levels[pairs]]
+        return pair_keys(self.rows_at(pairs), columns, self.columns.n_levels)
+
+
+def merged(
+    tables: tuple[CrossGram, CrossGram],
+    rows: tuple[Levels, Levels],
+    columns: tuple[Levels, Levels],
+) -> CrossGram:
+    """Sum of two tables, some pairs at a time.
+
+    Parameters
+    ----------
+    tables : (CrossGram, CrossGram)
+        Of two parts of the rows.
+    rows, columns : (Levels, Levels)
+        Where their levels go.
+
+    Returns
+    -------
+    CrossGram
+        Of the levels of the whole.
+    """
+    parts = [_Placed(*of) for of in zip(tables, rows, columns, strict=True)]
+    n_all = sum(len(table.row_levels) for table in tables)
+    row_levels, column_levels = np.empty((2, n_all), dtype=np.int32)
+    blocks = np.empty((*tables[0].blocks.shape[:2], n_all))
+    begin, starts = 0, [0, 0]
     # Both are sorted by row, so that each is cut at the same rows.
-    for last in _cuts(a.row_levels, b.row_levels):
-        to_a = int(np.searchsorted(a.row_levels, last, side="right"))
-        to_b = int(np.searchsorted(b.row_levels, last, side="right"))
-        part = _merged(_part(a, of_a, to_a), _part(b, of_b, to_b), n_columns)
-        stop = start + len(part.row_levels)
-        rows[start:stop], columns[start:stop] = part.row_levels, part.column_levels
-        blocks[:, :, start:stop] = part.blocks
-        start, of_a, of_b = stop, to_a, to_b
+    for row in _cuts(parts):
+        stops = [part.n_up_to(row) for part in parts]
+        cut = [slice(*ends) for ends in zip(starts, stops, strict=True)]
+        of_cut = _merged(parts, cut)
+        end = begin + len(of_cut.row_levels)
+        row_levels[begin:end], column_levels[begin:end] = of_cut.row_levels, of_cut.column_levels
+        blocks[:, :, begin:end] = of_cut.blocks
+        begin, starts = end, stops
     # What was never written takes no memory.
-    return CrossGram(rows[:start], columns[:start], np.ascontiguousarray(blocks[:, :, :start]))
-
-
-def _cuts(a: Levels, b: Levels) -> Levels:
-    """Rows after which two sorted tables are cut into parts of about `PART` pairs."""
-    longer = a if len(a) >= len(b) else b
-    last = np.append(longer[PART::PART], np.max([*a[-1:], *b[-1:]], initial=0))
-    return np.unique(last)
-
-
-def _part(table: CrossGram, start: int, stop: int) -> CrossGram:
     return CrossGram(
-        table.row_levels[start:stop],
-        table.column_levels[start:stop],
-        table.blocks[:, :, start:stop],
+        row_levels[:begin], column_levels[:begin], np.ascontiguousarray(blocks[:, :, :begin])
     )
 
 
-def _merged(a: CrossGram, b: CrossGram, n_columns: int) -> CrossGram:
-    keys = [pair_keys(table.row_levels, table.column_levels, n_columns) for table in (a, b)]
-    both = np.concatenate(keys)
+def _cuts(parts: Sequence[_Placed]) -> list[int]:
+    """Rows after which tables are cut into parts of about `PART` pairs."""
+    longest = max(parts, key=lambda part: len(part.table.row_levels))
+    within = np.unique(longest.rows_at(slice(PART, None, PART)))
+    return [*within.tolist(), longest.rows.n_levels]
+
+
+def _merged(parts: Sequence[_Placed], cut: Sequence[slice]) -> CrossGram:
+    both = np.concatenate([part.keys(pairs) for part, pairs in zip(parts, cut, strict=True)])
     order = np.argsort(both, kind="stable")  # merges what is sorted already
     both = both[order]
     first = _first(both)
-    blocks = np.concatenate([a.blocks, b.blocks], axis=2)[:, :, order]
+    found = [part.table.blocks[:, :, pairs] for part, pairs in zip(parts, cut, strict=True)]
+    blocks = np.concatenate(found, axis=2)[:, :, order]
+    n_columns = parts[0].columns.n_levels
     return table_of(both[first], n_columns, np.add.reduceat(blocks, first, axis=2))
 
 

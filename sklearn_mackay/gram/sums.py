@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .._arrays import Array
 from ..design.summed import Coordinates, FixedSums, Moments, moments
 from .columns import in_columns
-from .crossproducts import CrossGram, CrossProducts
-from .pairs import merged
+from .crossproducts import CrossProducts
+from .pairs import Levels, merged
 
 
 @dataclass(frozen=True)
@@ -74,27 +72,6 @@ def about(sums: Sums, coordinates: Coordinates) -> Sums:
     return replace(sums, products=moved, coordinates=coordinates)
 
 
-@dataclass(frozen=True)
-class Levels:
-    """Where the levels of a part are among those of the whole.
-
-    Attributes
-    ----------
-    positions : ndarray of shape (L,)
-        Increasing.
-    n_levels : int
-        Of the whole.
-    """
-
-    positions: NDArray[np.integer[Any]]
-    n_levels: int
-
-    @property
-    def is_all(self) -> bool:
-        """Whether the part has every level."""
-        return len(self.positions) == self.n_levels
-
-
 def add(one: Sums, other: Sums, levels: Sequence[tuple[Levels, Levels]]) -> Sums:
     """Sums of the rows of both.
 
@@ -121,14 +98,7 @@ def add(one: Sums, other: Sums, levels: Sequence[tuple[Levels, Levels]]) -> Sums
         for of_a, of_b, where in zip(a.terms, b.terms, levels, strict=True)
     )
     cross = {
-        k: {
-            l: merged(
-                _among(table, levels[k][0], levels[l][0]),
-                _among(b.cross[k][l], levels[k][1], levels[l][1]),
-                levels[l][0].n_levels,
-            )
-            for l, table in row.items()
-        }
+        k: {l: merged((table, b.cross[k][l]), levels[k], levels[l]) for l, table in row.items()}
         for k, row in a.cross.items()
     }
     pairs = zip(one.largest_slopes, other.largest_slopes, strict=True)
@@ -157,12 +127,3 @@ def _added(a: Array, b: Array, in_a: Levels, in_b: Levels) -> Array:
     total[..., in_a.positions] = a
     total[..., in_b.positions] += b
     return total
-
-
-def _among(table: CrossGram, rows: Levels, columns: Levels) -> CrossGram:
-    """The table with the codes of the whole; it stays sorted, as codes keep their order."""
-    return replace(
-        table,
-        row_levels=rows.positions.astype(np.int32)[table.row_levels],
-        column_levels=columns.positions.astype(np.int32)[table.column_levels],
-    )

@@ -22,7 +22,8 @@ from ..frames.options import Options
 from ..frames.roles import ColumnRoles
 from ..frames.tables import Header, Rows, quoted, raise_of_rows
 from ..gram.from_rows import sum_columns
-from ..gram.sums import Levels, Sums, add
+from ..gram.pairs import Levels
+from ..gram.sums import Sums, add
 
 
 @dataclass(frozen=True)

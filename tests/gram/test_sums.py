@@ -14,7 +14,8 @@ from sklearn_mackay.design.summed import Coordinates, sharper
 from sklearn_mackay.frames.roles import FactorColumns
 from sklearn_mackay.gram import pairs
 from sklearn_mackay.gram.from_rows import sum_columns
-from sklearn_mackay.gram.sums import Levels, about, add
+from sklearn_mackay.gram.pairs import Levels
+from sklearn_mackay.gram.sums import about, add
 from sklearn_mackay.model.posing import lay_out_blocks, pose_columns, pose_rows
 
 ROUNDING = 1e-12  # of the largest entry: sums of some hundred products, in two arrangements
