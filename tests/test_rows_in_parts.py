@@ -404,6 +404,14 @@ def test_a_variance_at_zero_may_grow_with_new_rows(rng):
     assert_same_fit(model, expected, UPDATED)
 
 
+@pytest.mark.filterwarnings("ignore:method='quick' lost a direction")
+def test_what_depends_on_its_start_begins_anew(rng):
+    frame = table(rng)
+    for names in ("slopes", "crossed"):
+        model = MacKayMixedRegressor(**MODELS[names], method="quick", **TIGHT)
+        assert_same_fit(in_parts(model, parts_of(frame, 3, rng)), fit(model, frame.drop("w")))
+
+
 def test_with_variances_held_effects_alone_are_updated(rng):
     frame = table(rng)
     held = {"g": [[1.0, 0.1], [0.1, 0.5]], "h": 0.6, "residual": 1.1}
@@ -646,6 +654,35 @@ def test_what_names_no_column_is_told(rng, tmp_path):
     with pytest.raises(ValueError, match="`groups`: column 'y' not found"):
         MacKayMixedRegressor(groups="y").fit(lazy, "y")
     assert not hasattr(model, "coef_")
+
+
+def test_a_reader_is_read_once_and_names_are_distinct(rng):
+    arrow = pytest.importorskip("pyarrow")
+    rows = table(rng).to_arrow()
+    reader, model = rows.to_reader(), MacKayMixedRegressor(groups="g")
+    model.fit(reader, y="y", sample_weight="w")
+    with pytest.raises(ValueError, match="an Arrow reader has none left once it was read"):
+        model.fit(reader, y="y", sample_weight="w")
+    repeated = arrow.table([rows["g"], rows["x"], rows["z"], rows["y"]], names=["g", "x", "x", "y"])
+    with pytest.raises(ValueError, match="X has several columns called 'x': rename them"):
+        model.fit(repeated.to_reader(), y="y")
+
+
+def test_an_error_in_a_source_leaves_the_fit_as_it_was(rng):
+    arrow = pytest.importorskip("pyarrow")
+    rows = table(rng).drop("w").to_arrow()
+
+    def broken():
+        yield from rows.to_batches()
+        raise OSError("the connection is gone")
+
+    model = MacKayMixedRegressor(groups="g").fit(rows.to_reader(), y="y")
+    before = attributes(model)
+    for call in (model.fit, model.partial_fit):
+        reader = arrow.RecordBatchReader.from_batches(rows.schema, broken())
+        with pytest.raises(Exception, match="the connection is gone"):
+            call(reader, y="y")
+        assert attributes(model) == before
 
 
 def test_a_source_with_other_rows_when_it_is_read_again_is_refused(rng):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -135,7 +136,7 @@ def open_source(
     TypeError
         For an array beside a lazy source: its rows have no order.
     ValueError
-        For a name that is no column.
+        For a name that is no column, or that of several.
     ImportError
         Where a library is missing.
     """
@@ -151,6 +152,9 @@ def open_source(
     responses: tuple[str, ...] = (y,) if isinstance(y, str) else tuple(y)  # type: ignore[arg-type]
     weight = (sample_weight,) if isinstance(sample_weight, str) else ()
     stream = _open(nw.to_native(X, pass_through=True))
+    repeated = [name for name, count in Counter(stream.names).items() if count > 1]
+    if repeated:
+        raise ValueError(f"X has several columns called {quoted(repeated)}: rename them.")
     for parameter, names in (("y", responses), ("sample_weight", weight)):
         missing = [name for name in names if name not in stream.names]
         if missing:

@@ -273,6 +273,8 @@ def pose(internal: Internal, options: Options, notes: Sequence[Message] = ()) ->
 def resume(posed: Posed, variances: Mapping[str, Any], *, has_outputs: bool) -> Posed:
     """Start where fewer rows had their optimum, but for covariances at a boundary.
 
+    What method="quick" ends at depends on where it starts, so that it starts as it always does.
+
     Parameters
     ----------
     posed : Posed
@@ -293,7 +295,8 @@ def resume(posed: Posed, variances: Mapping[str, Any], *, has_outputs: bool) -> 
             for name, value in variances.items()
         }
         before = {name: Sigma for name, Sigma in of_output.items() if is_inside(Sigma)}
-        problems.append(replace(problem, before=before))
+        is_path = problem.options.method == "quick"
+        problems.append(problem if is_path else replace(problem, before=before))
     return replace(posed, problems=problems)
 
 

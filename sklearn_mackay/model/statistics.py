@@ -155,7 +155,9 @@ def sum_parts(
         while len(totals) > 1 and totals[-1][0] == totals[-2][0]:
             _join_last(totals)
     if not totals:
-        raise ValueError("X has no rows of positive weight.")
+        raise ValueError(
+            "X has no rows of positive weight: an Arrow reader has none left once it was read."
+        )
     while len(totals) > 1:
         _join_last(totals)
     return totals[0][1]
