@@ -50,7 +50,8 @@ test-sdist: $(INSTALLED_TEST)  ## build the sdist, the wheel from it, and run th
 
 test-interop: $(INTEROP)/.created  ## test what other libraries do with fits and tables: skops, mlflow, shap, DuckDB ...
 	$(INTEROP)/bin/python -m pytest -m 'not slow' tests/test_interop.py tests/test_selectors.py \
-		tests/test_rows_in_parts.py tests/frames tests/model/test_export.py tests/display/test_tables_of_fits.py $(PYTEST_ARGS)
+		tests/frames tests/model/test_export.py tests/display/test_tables_of_fits.py $(PYTEST_ARGS)
+	$(INTEROP)/bin/python -m pytest tests/test_rows_in_parts.py $(PYTEST_ARGS)
 
 coverage: $(INSTALLED_TEST)  ## run the tests and list lines and branches of the package they miss
 	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)

@@ -32,7 +32,7 @@ PREDICTED = 1e-7  # of a standard deviation of y, where they do: a coefficient i
 TIGHT = {"tol": 1e-12}
 
 
-def table(rng, n=600, n_groups=30, n_items=8):
+def table(rng, n=600, n_groups=20, n_items=8):
     """Two crossed factors, a slope, integer weights."""
     g = np.append(np.arange(n_groups), rng.integers(n_groups, size=n - n_groups))
     h = np.append(np.arange(n_items), rng.integers(n_items, size=n - n_items))
@@ -74,6 +74,12 @@ def assert_same_fit(actual, expected, rtol=EXACT):
     assert actual.n_features_in_ == expected.n_features_in_
     assert_array_equal(actual.feature_names_in_, expected.feature_names_in_)
     assert_array_equal(actual.fixed_features_, expected.fixed_features_)
+
+
+def frame_of(reference):
+    """Columns and response of a reference fit; Polars reads strings of pandas by pyarrow only."""
+    columns = {name: column.to_list() for name, column in reference.frame.items()}
+    return pl.DataFrame({**columns, "y": reference.y})
 
 
 CROSSED = dict(groups=["g", "h"])
@@ -127,7 +133,7 @@ def test_sources_of_the_reference_data(tmp_path, kind, name):
         fixed_features=spec["fixed"],
         **TIGHT,
     )
-    frame = pl.from_pandas(reference.frame).with_columns(y=reference.y)
+    frame = frame_of(reference)
     actual = clone(model).fit(source_of(kind, frame, tmp_path), y="y")
     assert_same_fit(actual, fit(model, frame))
 
@@ -205,9 +211,9 @@ def labels_of(kind, n=60):
     + ["zoned", "duration", "decimal", "beyond 2**53"],
 )
 def test_labels_of_every_kind(rng, tmp_path, monkeypatch, source, kind):
-    if (source, kind) == ("reader", "categorical"):
+    if source == "reader":
         # Older ones make no array of a dictionary with the unsigned codes of Polars.
-        pytest.importorskip("pyarrow", minversion="21")
+        pytest.importorskip("pyarrow", minversion="21" if kind == "categorical" else None)
     monkeypatch.setattr(streams, "PIECE", 7)
     frame = pl.DataFrame({"g": labels_of(kind), "x": rng.normal(size=60), "y": rng.normal(size=60)})
     model = MacKayMixedRegressor(groups="g", fixed_variances={"g": 1.0, "residual": 1.0})
@@ -416,10 +422,10 @@ def test_with_variances_held_effects_alone_are_updated(rng):
     frame = table(rng)
     held = {"g": [[1.0, 0.1], [0.1, 0.5]], "h": 0.6, "residual": 1.1}
     model = MacKayMixedRegressor(**SLOPES, fixed_variances=held)
-    known, new = frame.filter(pl.col("g") < 25), frame.filter(pl.col("g") >= 25)
+    known, new = frame.filter(pl.col("g") < 15), frame.filter(pl.col("g") >= 15)
     actual = in_parts(model, [known, new])
     expected = fit(model, pl.concat([known, new]).drop("w"))
-    assert len(actual.group_levels_["g"]) == 30
+    assert len(actual.group_levels_["g"]) == 20
     assert_same_fit(actual, expected)
     assert actual.variance_components_["h"] == held["h"]
 
@@ -450,7 +456,7 @@ def test_parts_merge_in_any_order(rng, name):
     parts = [fit(model, part.drop("w")) for part in parts_of(frame, 7, rng)]
     before = [pickle.dumps(part) for part in parts]
     expected = fit(model, frame.drop("w"))
-    for _ in range(3):
+    for _ in range(2):
         order = rng.permutation(7)
         total = parts[order[0]]
         for i in order[1:]:
@@ -733,7 +739,7 @@ def test_what_is_sent_between_processes_holds_no_rows(rng):
     sent = [pickle.dumps(clone(model).partial_fit(*rows(part))) for part in parts]
     received = [pickle.loads(text) for text in sent]
     longest = max(max(array.shape, default=0) for array in arrays_of(received[0]))
-    assert longest <= 30 * 8  # pairs of levels
+    assert longest <= 20 * 8  # pairs of levels
     assert_same_fit(received[0].merge(received[1]), fit(model, frame))
     twin = copy.deepcopy(received[0])
     received[0].partial_fit(*rows(parts[1]))
@@ -744,7 +750,7 @@ def test_what_is_sent_between_processes_holds_no_rows(rng):
 @pytest.mark.parametrize("kind", ["polars", "parquet", "duckdb", "reader"])
 def test_insteval_of_every_source(tmp_path, kind):
     reference = load_reference("insteval")
-    frame = pl.from_pandas(reference.frame).with_columns(y=reference.y)
+    frame = frame_of(reference)
     model = MacKayMixedRegressor(
         groups=reference.spec["groups"], fixed_features=reference.spec["fixed"], **TIGHT
     )
