@@ -51,6 +51,12 @@ def root_mean_square(columns: Array, weights: Array) -> Array:
     return np.where(rms > 0, rms, 1.0)
 
 
+def first_of_each(ordered: NDArray[Any]) -> NDArray[np.intp]:
+    """Where each value of a sorted array stands first."""
+    changes = ordered[1:] != ordered[:-1]
+    return np.flatnonzero(np.append(np.ones(min(len(ordered), 1), dtype=bool), changes))
+
+
 def row_scaled(matrix: Matrix, weights: Array) -> Matrix:
     """``W matrix``, dense or sparse as it comes."""
     if is_sparse(matrix):

@@ -432,9 +432,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             roles = resolve_roles(source.header, X, parameters)
             options = read_options(parameters, roles)
             statistics = read_statistics(source, roles, options)
-            pose_all = partial(pose_scans, source) if source.is_rereadable else pose_sums
-            posed = pose_all(statistics, options)
-            return self._learn(shell, statistics, posed)
+            return self._learn(shell, statistics, pose_scans(source, statistics, options))
         rows = read_rows(shell, X, y, sample_weight, reset=True)
         table = rows.table
         names, labels = ((), ()) if groups is None else read_groups(groups, table.n_rows)

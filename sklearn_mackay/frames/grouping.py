@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .._arrays import first_of_each
 from .._messages import Message
 
 Labels = NDArray[Any]
@@ -198,8 +199,7 @@ def _sorted_union(a: Labels, b: Labels) -> Labels:
     """`np.union1d` of what is sorted already, and so only has to be merged."""
     both = np.concatenate([a, b])
     both.sort(kind="stable")
-    union: Labels = both[np.append(np.ones(min(both.size, 1), dtype=bool), both[1:] != both[:-1])]
-    return union
+    return np.asarray(both[first_of_each(both)])
 
 
 def encode(grouping: Grouping, columns: Sequence[Labels]) -> Codes:

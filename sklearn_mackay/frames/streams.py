@@ -18,6 +18,7 @@ from .tables import (
     Table,
     check_names,
     is_in_memory,
+    library_of,
     quoted,
     raise_of_rows,
     read_rows,
@@ -41,8 +42,6 @@ class Source:
     ----------
     header : Header
         Names of the features.
-    has_outputs : bool
-        Whether y has an axis of outputs.
     is_rereadable : bool
         Whether `tables` may be asked again.
     tables : callable
@@ -50,7 +49,6 @@ class Source:
     """
 
     header: Header
-    has_outputs: bool
     is_rereadable: bool
     tables: Callable[[Sequence[int]], Iterator[Rows]]
 
@@ -80,7 +78,7 @@ def is_lazy(X: object) -> bool:
         else has an Arrow stream but is no table in memory.
     """
     native = nw.to_native(X, pass_through=True)
-    library = _library(native)
+    library = library_of(native)
     if is_in_memory(native) or library in _COLLECTED:
         return False
     is_frame = library == "polars" and type(native).__name__ == "LazyFrame"
@@ -142,7 +140,7 @@ def open_source(
     """
     if not is_lazy(X):
         rows = read_rows(estimator, X, y, sample_weight, reset=reset)
-        return Source(rows.table.header, rows.y.ndim > 1, False, lambda _: iter([rows]))
+        return Source(rows.table.header, False, lambda _: iter([rows]))
     what = f"a {type(X).__name__}, whose rows have no order"
     several = isinstance(y, (list, tuple)) and all(isinstance(name, str) for name in y)
     if not isinstance(y, str) and not (several and y):
@@ -180,7 +178,7 @@ def open_source(
                 raise_of_rows(error, span)
             yield Rows(Table(header, frame), y, weights, span)
 
-    return Source(header, several, stream.is_rereadable, tables)
+    return Source(header, stream.is_rereadable, tables)
 
 
 def _numbers(
@@ -231,7 +229,7 @@ def _in_one_chunk(frame: nw.DataFrame[Any]) -> nw.DataFrame[Any]:
 
 def _open(native: Any) -> _Stream:
     """Find out how to read a source."""
-    library = _library(native)
+    library = library_of(native)
     if library == "polars":
         return _open_polars(native)
     try:
@@ -292,7 +290,3 @@ def _is_dataset(native: Any) -> bool:
     """Whether this is a dataset of pyarrow."""
     dataset = sys.modules.get("pyarrow.dataset")
     return dataset is not None and isinstance(native, dataset.Dataset)
-
-
-def _library(native: object) -> str:
-    return type(native).__module__.split(".")[0].strip("_")

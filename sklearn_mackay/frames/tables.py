@@ -453,12 +453,17 @@ def check_in_memory(values: object, name: str) -> None:
     if any(hasattr(kind, protocol) for protocol in protocols) or isinstance(
         nw.from_native(values, pass_through=True), nw.LazyFrame
     ):
-        library = kind.__module__.split(".")[0].strip("_")
+        library = library_of(values)
         cure = _COLLECT.get(kind.__name__) or _COLLECT.get(library)
         raise TypeError(
             f"`{name}` is a {kind.__name__} of {library}, which is no table in memory: give "
             f"{(cure or 'a pandas, polars or pyarrow table made of it').format(name)}."
         )
+
+
+def library_of(values: object) -> str:
+    """Library that the type of values comes from."""
+    return type(values).__module__.split(".")[0].strip("_")
 
 
 def _eager(values: object) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays import Array
+from .._arrays import Array, first_of_each
 from .crossproducts import CrossGram
 
 Pairs = NDArray[np.int64]
@@ -33,7 +33,7 @@ def count_pairs(
     """How many rows each pair of levels has."""
     keys = pair_keys(k_codes, l_codes, n_columns)
     keys.sort()
-    first = _first(keys)
+    first = first_of_each(keys)
     counts = np.diff(first, append=len(keys)).astype(np.float64)
     return table_of(keys[first], n_columns, counts[None, None])
 
@@ -133,16 +133,11 @@ def _merged(parts: Sequence[_Placed], cut: Sequence[slice]) -> CrossGram:
     both = np.concatenate([part.keys(pairs) for part, pairs in zip(parts, cut, strict=True)])
     order = np.argsort(both, kind="stable")  # merges what is sorted already
     both = both[order]
-    first = _first(both)
+    first = first_of_each(both)
     found = [part.table.blocks[:, :, pairs] for part, pairs in zip(parts, cut, strict=True)]
     blocks = np.concatenate(found, axis=2)[:, :, order]
     n_columns = parts[0].columns.n_levels
     return table_of(both[first], n_columns, np.add.reduceat(blocks, first, axis=2))
-
-
-def _first(keys: Pairs) -> NDArray[np.intp]:
-    """Where each of some sorted numbers is met first."""
-    return np.flatnonzero(np.append(np.ones(min(len(keys), 1), bool), keys[1:] != keys[:-1]))
 
 
 def table_of(pairs: Pairs, n_columns: int, blocks: Array) -> CrossGram:

@@ -54,7 +54,7 @@ def read_statistics(
 
 
 def pose_scans(source: Source, statistics: Statistics, options: Options) -> Posed:
-    """Pose what a source tells, and read it again where the first sums lost digits.
+    """Pose what a source tells, and read it again, if that can be, where its sums lost digits.
 
     Parameters
     ----------
@@ -74,6 +74,8 @@ def pose_scans(source: Source, statistics: Statistics, options: Options) -> Pose
     ValueError
         As `pose_sums`; for a source that has other rows when it is read again.
     """
+    if not source.is_rereadable:
+        return pose_sums(statistics, options)
     require_enough(statistics)
     roles, sums, known = statistics.of.roles, statistics.sums, statistics.sums.moments
     internal = lay_out_blocks(sums, roles.factors, options)

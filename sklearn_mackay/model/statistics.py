@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any
 
 import joblib
 import numpy as np
 
-from .._arrays import Array, is_sparse, largest_entry
+from .._arrays import is_sparse, largest_entry
 from ..design.design import gather
-from ..design.summed import Coordinates, in_range
+from ..design.summed import RANGE, Coordinates, in_range
 from ..frames.grouping import Grouping, unite
 from ..frames.options import Options
 from ..frames.roles import ColumnRoles
@@ -102,11 +101,11 @@ def sum_rows(
     if not columns.rows.n:
         return None
     y = rows.y[columns.counted].reshape(columns.rows.n, -1)
-    for what, values in (("X", (columns.largest, *columns.largest_slopes)), ("y", (y,))):
-        largest = np.concatenate([largest_entry(np.atleast_2d(of)) for of in values])
-        too_large = np.max(largest[~(in_range(largest) | (largest < 1.0))], initial=0.0)
-        if too_large:
-            raise ValueError(_out_of_range(what, too_large))
+    of_X = np.concatenate([columns.largest, *columns.largest_slopes])
+    for what, largest in (("X", of_X), ("y", largest_entry(y))):
+        size = np.max(largest, initial=0.0)
+        if size >= RANGE:
+            raise ValueError(_out_of_range(what, size))
     described = Description(rows.table.header, roles, groupings, options.frequency, rows.y.ndim > 1)
     return Statistics(described, sum_columns(columns, y, coordinates))
 
@@ -236,9 +235,10 @@ def require_enough(statistics: Statistics) -> None:
             f"{sums.n_rows} rows are too few to be summed for {n_fixed} fixed features: give more "
             "rows, fewer features, or `fit` all rows in memory."
         )
-    largest: Array = np.fromiter(chain(sums.largest, *sums.largest_slopes), dtype=np.float64)
-    if not np.all(in_range(largest)):
-        size = np.min(largest[~in_range(largest)])
+    largest = np.concatenate([sums.largest, *sums.largest_slopes])
+    beyond = largest[~in_range(largest)]
+    if len(beyond):
+        size = np.min(beyond)
         raise ValueError(_out_of_range("A column of X or y", size))
 
 
