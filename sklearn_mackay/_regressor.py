@@ -505,7 +505,7 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         roles = resolve_roles(source.header, X, parameters)
         options = read_options(parameters, roles)
         statistics = read_statistics(source, roles, options, before)
-        posed = pose_sums(statistics, options)
+        posed = pose_sums(statistics, options, so_far=True)
         if before is not None:
             posed = resume(posed, self.variance_components_, has_outputs=self._has_outputs)
         return self._learn(shell, statistics, posed, always=True)
@@ -546,7 +546,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         parameters = self._checked_parameters()
         require_equal(parameters, other.get_params(deep=False))
         statistics = join(self._kept_statistics(), other._kept_statistics())
-        posed = pose_sums(statistics, read_options(parameters, statistics.of.roles))
+        options = read_options(parameters, statistics.of.roles)
+        posed = pose_sums(statistics, options, so_far=True)
         merged: MacKayMixedRegressor = clone(self)
         return merged._learn(self, statistics, posed, always=True)
 

@@ -607,6 +607,19 @@ def test_a_factor_whose_levels_are_features_has_no_variance(levels_among_feature
     assert_allclose(model.coef_, without.coef_, rtol=INVARIANT)
 
 
+@pytest.mark.filterwarnings("ignore:method='quick' lost a direction")
+def test_the_quick_method_leaves_what_fixed_levels_take_up(levels_among_features):
+    X, y = levels_among_features
+    model = MacKayMixedRegressor(["g", "h"], fixed_features=list(X)[:6], method="quick")
+    with pytest.warns(UserWarning, match=TAKEN_UP):
+        model.fit(X, y)
+    assert model.variance_components_["g"] == 0.0
+    without = clone(model).set_params(groups=["h"]).fit(X, y)
+    assert_allclose(
+        model.variance_components_["h"], without.variance_components_["h"], rtol=THETA_RTOL
+    )
+
+
 def test_maximum_likelihood_finds_no_variance_beside_fixed_levels(levels_among_features):
     # Its criterion does depend on the variance, and falls towards zero.
     X, y = levels_among_features

@@ -46,13 +46,13 @@ def test_every_openblas_of_the_process_can_be_limited():
 def test_the_loop_of_a_moderate_problem_keeps_to_one_thread(monkeypatch, rng, n_levels):
     """Threads that wait for each other on busy cores took forty times as long on InstEval."""
     seen = []
-    loop = fit.estimate_with
+    loop = fit.estimate
 
     def watched(*args):
         seen.append(blas_threads())
         return loop(*args)
 
-    monkeypatch.setattr(fit, "estimate_with", watched)
+    monkeypatch.setattr(fit, "estimate", watched)
     X = np.column_stack([rng.integers(n_levels, size=2000), rng.integers(n_levels, size=2000)])
     assert n_levels**2 < MODERATE
     MacKayMixedRegressor(groups=[0, 1]).fit(X, rng.normal(size=2000))

@@ -18,7 +18,7 @@ def null_directions(Sigma: Array) -> Array:
     A covariance that a step set to zero in some direction keeps that up to rounding.
     """
     eigenvalues, vectors = np.linalg.eigh(Sigma)
-    return vectors[:, eigenvalues <= RANK_TOLERANCE * max(float(eigenvalues[-1]), 0.0)]
+    return vectors[:, eigenvalues <= RANK_TOLERANCE * np.max(eigenvalues, initial=0.0)]
 
 
 def matrix_power(matrix: Array, exponent: float) -> Array:

@@ -22,6 +22,7 @@ MOST_ENTRIES = 2**15  # of Gram blocks that are solved in about a millisecond
 N_DRAWN = 80  # covariances that are looked at
 N_STARTS = 5  # of which the lowest are descended from
 RANK = 1e-10  # eigenvalue of a level's Gram block, relative to the largest, that says nothing
+LARGE = (10.0, 100.0)  # times the covariance of the first start
 SPREAD = 0.7  # standard deviation of the logarithm of a trace that is drawn
 CONCENTRATION = 0.5  # of eigenvalues drawn from a Dirichlet distribution: mostly one is large
 
@@ -33,7 +34,7 @@ def other_starts(
     start: Variances,
     found: Variances,
 ) -> list[Variances]:
-    """Covariances unlike those found, as large as these together: the lowest of many.
+    """Covariances unlike those found: larger ones, and the lowest of many that are as large.
 
     Parameters
     ----------
@@ -49,8 +50,8 @@ def other_starts(
     Returns
     -------
     list of Variances
-        Empty where every term has levels enough, or each level says enough, and where solving takes
-        long.
+        Empty where every term has levels enough, or each level says enough and no covariance is
+        singular, and where solving takes long.
     """
     if crossproducts.n_entries > MOST_ENTRIES:
         return []
@@ -59,8 +60,19 @@ def other_starts(
         for k, basis in enumerate(freedom.directions)
         if freedom.terms[k] and basis.shape[1] > 1 and not crossproducts.terms[k].is_large
     ]
-    if not any(_is_vague(crossproducts.terms[k], freedom.directions[k]) for k in several):
+    few = [k for k in several if crossproducts.terms[k].n_levels <= MOST_LEVELS]
+    is_vague = any(_is_vague(crossproducts.terms[k], freedom.directions[k]) for k in few)
+    if not is_vague and not any(_is_singular(found.Sigma[k], freedom.directions[k]) for k in few):
         return []
+    larger = [
+        Variances(
+            start.sigma2,
+            tuple(S * factor if k in few else S for k, S in enumerate(start.Sigma)),
+        )
+        for factor in LARGE
+    ]
+    if not is_vague:
+        return larger
     present = [S if np.any(S) else start.Sigma[k] for k, S in enumerate(found.Sigma)]
     generator = np.random.RandomState(0)
     drawn = []
@@ -72,13 +84,17 @@ def other_starts(
             other = _turned(within, generator, structure) if i else _swapped(within, structure)
             Sigma[k] = basis @ other @ basis.T
         drawn.append(Variances(found.sigma2, tuple(Sigma)))
-    return sorted(drawn, key=height)[:N_STARTS]
+    return larger + sorted(drawn, key=height)[:N_STARTS]
+
+
+def _is_singular(Sigma: Array, basis: Array) -> bool:
+    """Whether some direction that may vary does not."""
+    within = basis.T @ Sigma @ basis
+    return bool(np.linalg.matrix_rank(within, hermitian=True) < len(within))
 
 
 def _is_vague(term: TermGram, basis: Array) -> bool:
-    """Whether a term has few levels, one of which does not see all directions."""
-    if term.n_levels > MOST_LEVELS:
-        return False
+    """Whether a level of a term does not see all directions."""
     own = basis.T @ np.moveaxis(term.own, 2, 0) @ basis
     values = np.linalg.eigvalsh(own)
     return bool(np.any(values[:, 0] <= RANK * values[:, -1]))

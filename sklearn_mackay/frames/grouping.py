@@ -190,8 +190,16 @@ def _both(name: str, a: Labels, b: Labels) -> Labels:
     kind = a.dtype.kind
     width = max(a.dtype.itemsize, b.dtype.itemsize) // np.dtype("U1").itemsize
     is_padded = kind == "U" and (a.size + b.size) * width <= PADDED_TEXT
-    if kind == b.dtype.kind and (kind in "biufmM" or is_padded):
+    if kind == b.dtype.kind and (kind in "biuf" or is_padded):
         return _sorted_union(a, b)
+    if kind == b.dtype.kind and kind in "mM":
+        same_unit = _in_one_unit([a, b])
+        if same_unit is None:
+            raise ValueError(
+                f"Grouping factor {name!r} has times of type {a.dtype} in one part of the rows and "
+                f"of {b.dtype} in another, and no unit holds both: round them to microseconds."
+            )
+        return _sorted_union(*same_unit)
     return _learn_levels(name, _object_array([*_to_list(a), *_to_list(b)]))
 
 
@@ -382,12 +390,31 @@ def _key(label: object) -> object:
     return _time_key(_kind(label), _numpy_time(label))
 
 
+def _in_one_unit(times: Sequence[Labels]) -> list[Labels] | None:
+    """Times in the finest unit that holds all of them as they are, None where there is none.
+
+    NumPy takes the finest unit of all, in which what is beyond its years wraps.
+    """
+    finest = np.result_type(*times)
+    for unit in (finest, *(f"{finest.kind}8[{coarser}]" for coarser in ("us", "ms", "s"))):
+        changed, exact = zip(*(_in_unit(of, unit) for of in times), strict=True)
+        if np.all(np.concatenate(exact)):
+            return list(changed)
+    return None
+
+
+def _in_unit(times: Labels, unit: Any) -> tuple[Labels, NDArray[np.bool_]]:
+    """Times in another unit, and which of them it holds as they are."""
+    changed = times.astype(unit)
+    exact: NDArray[np.bool_] = (changed.astype(times.dtype) == times) | np.isnat(times)
+    return changed, exact
+
+
 def _time_key(kind: str, time: np.datetime64 | np.timedelta64) -> tuple[str, int, int]:
-    """Kind, microseconds, and the nanoseconds beyond them."""
-    letter = time.dtype.kind
-    microseconds = time.astype(f"{letter}8[us]")
-    rest = (time - microseconds).astype("m8[ns]")
-    return kind, int(microseconds.astype(np.int64)), int(rest.astype(np.int64))
+    """Kind, seconds, and the picoseconds beyond them."""
+    seconds = time.astype(f"{time.dtype.kind}8[s]")
+    rest = (time - seconds).astype("m8[ps]")
+    return kind, int(seconds.astype(np.int64)), int(rest.astype(np.int64))
 
 
 def _numpy_time(label: Any) -> np.datetime64 | np.timedelta64:
@@ -421,9 +448,15 @@ def _normalise(labels: Labels) -> Labels:
     said = set(map(_kind, labels[~missing]))
     if len(said) != 1 or not said <= {CLOCKS, INSTANTS, DURATIONS}:
         return labels
-    times = np.array([_numpy_time(label) for label in labels[~missing]])
-    array = np.full(labels.shape, "NaT", dtype=times.dtype)
-    array[~missing] = times
+    times = [_numpy_time(label) for label in labels[~missing]]
+    units = list(dict.fromkeys(time.dtype for time in times))
+    of_unit = np.array([units.index(time.dtype) for time in times])
+    same_unit = _in_one_unit([np.array([t for t in times if t.dtype == unit]) for unit in units])
+    if same_unit is None:
+        return labels
+    array = np.full(labels.shape, "NaT", dtype=same_unit[0].dtype)
+    for i, changed in enumerate(same_unit):
+        array[np.flatnonzero(~missing)[of_unit == i]] = changed
     return in_utc(array) if said == {INSTANTS} else array
 
 
@@ -582,9 +615,12 @@ def _find(levels: Labels, labels: Labels) -> Codes:
         whole_levels, whole_labels = _whole_numbers(levels), _whole_numbers(labels)
         if whole_levels is not None and whole_labels is not None:
             return _find_in_table(whole_levels, whole_labels)
+    exact: NDArray[np.bool_] | bool = True
+    if kind in "mM":
+        labels, exact = _in_unit(labels, levels.dtype)
     position = np.searchsorted(levels, labels)
     position[position == levels.size] = 0
-    return np.where(levels[position] == labels, position, -1)
+    return np.where((levels[position] == labels) & exact, position, -1)
 
 
 def _find_in_table(levels: Labels, labels: Labels) -> Codes:

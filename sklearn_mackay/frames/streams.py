@@ -55,12 +55,16 @@ class Source:
 
 @dataclass(frozen=True)
 class _Stream:
-    """A source of data frames of a library, with the columns of X, y and weights."""
+    """A source of data frames of a library, with the columns of X, y and weights.
+
+    Names with one `key` are one name to the source.
+    """
 
     library: Literal["polars", "pyarrow"]
     names: tuple[str, ...]
     is_rereadable: bool
     frames: Callable[[list[str]], Iterator[nw.DataFrame[Any]]]
+    key: Callable[[str], str] = str
 
 
 def is_lazy(X: object) -> bool:
@@ -150,9 +154,7 @@ def open_source(
     responses: tuple[str, ...] = (y,) if isinstance(y, str) else tuple(y)  # type: ignore[arg-type]
     weight = (sample_weight,) if isinstance(sample_weight, str) else ()
     stream = _open(nw.to_native(X, pass_through=True))
-    repeated = [name for name, count in Counter(stream.names).items() if count > 1]
-    if repeated:
-        raise ValueError(f"X has several columns called {quoted(repeated)}: rename them.")
+    _refuse_repeated(stream)
     for parameter, names in (("y", responses), ("sample_weight", weight)):
         missing = [name for name in names if name not in stream.names]
         if missing:
@@ -161,6 +163,8 @@ def open_source(
                 f"{quoted(stream.names)}."
             )
     features = tuple(name for name in stream.names if name not in (*responses, *weight))
+    if not features:
+        raise ValueError("X has no column beside those of `y` and `sample_weight`: 0 feature(s).")
     header = Header(features, len(features))
     without_rows = nw.from_dict(dict.fromkeys(features, []), backend=stream.library)
     check_names(estimator, without_rows.to_native(), header, reset=reset)
@@ -177,8 +181,21 @@ def open_source(
             except ValueError as error:
                 raise_of_rows(error, span)
             yield Rows(Table(header, frame), y, weights, span)
+        if not first:
+            read = "" if stream.is_rereadable else ": an Arrow reader has none once it was read"
+            raise ValueError(f"X has no rows{read}.")
 
     return Source(header, stream.is_rereadable, tables)
+
+
+def _refuse_repeated(stream: _Stream) -> None:
+    """Refuse names of several columns, which for a database may differ in case."""
+    called = Counter(stream.key(name) for name in stream.names)
+    repeated = [name for name in stream.names if called[stream.key(name)] > 1]
+    if repeated:
+        names = dict.fromkeys(repeated)
+        alike = ", in which its library sees no difference" * (len(names) > 1)
+        raise ValueError(f"X has several columns called {quoted(names)}{alike}: rename them.")
 
 
 def _numbers(
@@ -254,6 +271,7 @@ def _open(native: Any) -> _Stream:
             tuple(native.columns),
             True,
             lambda names: frames(reader(native.project(_in_sql(names))), names),
+            key=str.casefold,
         )
     if _is_dataset(native):
         once = type(native).__name__ == "InMemoryDataset"  # which may be made of a reader
@@ -269,6 +287,8 @@ def _open(native: Any) -> _Stream:
 
 
 def _open_polars(native: Any) -> _Stream:
+    from polars import selectors
+
     if not hasattr(native, "collect_batches"):
         raise TypeError(
             "This version of polars does not collect a LazyFrame in batches: "
@@ -276,7 +296,8 @@ def _open_polars(native: Any) -> _Stream:
         )
 
     def frames(names: list[str]) -> Iterator[nw.DataFrame[Any]]:
-        batches = native.select(names).collect_batches(maintain_order=False)
+        columns = native.select(selectors.by_name(*names))  # a name may look like a pattern
+        batches = columns.collect_batches(maintain_order=False)
         return (nw.from_native(batch, eager_only=True) for batch in batches)
 
     return _Stream("polars", tuple(native.collect_schema().names()), True, frames)

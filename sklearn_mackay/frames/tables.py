@@ -27,6 +27,8 @@ _LABEL_TYPES = (str, bytes, date, timedelta, np.datetime64, np.timedelta64)
 _COLLECT = {
     "RecordBatch": "`pyarrow.Table.from_batches([{0}])`",
     "RecordBatchReader": "`{0}.read_all()`",
+    "Scanner": "`{0}.to_table()`, or to `fit` `{0}.to_reader()`",
+    "DuckDBPyConnection": "the relation `{0}.sql(...)` to `fit`, or a table `{0}.sql(...).df()`",
     "polars": "`{0}.collect()`",
     "narwhals": "`{0}.collect()`",
     "duckdb": "`{0}.df()` or `{0}.pl()`",
@@ -450,8 +452,10 @@ def check_in_memory(values: object, name: str) -> None:
         return
     kind = type(values)
     protocols = ("__dataframe__", "__arrow_c_stream__")
-    if any(hasattr(kind, protocol) for protocol in protocols) or isinstance(
-        nw.from_native(values, pass_through=True), nw.LazyFrame
+    if (
+        any(hasattr(kind, protocol) for protocol in protocols)
+        or isinstance(nw.from_native(values, pass_through=True), nw.LazyFrame)
+        or kind.__name__ in _COLLECT
     ):
         library = library_of(values)
         cure = _COLLECT.get(kind.__name__) or _COLLECT.get(library)

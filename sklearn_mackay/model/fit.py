@@ -10,7 +10,7 @@ from ..evidence.loop import Iteration
 from ..evidence.solution import Engine
 from ..gram.crossproducts import CrossProducts, LargeColumns
 from ..gram.layout import Layout
-from .monte_carlo import MonteCarloErrors, estimate_with
+from .monte_carlo import MonteCarloErrors, estimate
 from .posing import Posed
 from .problem import Fitted, Problem
 
@@ -65,7 +65,7 @@ def _fit_output(
     crossproducts, options = problem.crossproducts, problem.options
     engine = prepare(crossproducts, problem.layout, posed.large, reml=options.method != "ml")
     with one_blas_thread(n_entries=crossproducts.dense_order**2, limit=MODERATE):
-        optimum, errors = estimate_with(engine, problem, report)
+        optimum, errors = estimate(engine, problem, report)
     if not optimum.solution.finite:
         raise ValueError(
             "The penalised equations are singular to working precision: the fixed features are too "

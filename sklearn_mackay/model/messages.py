@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from .._arrays import Array
 from .._messages import Message
-from ..design.components import Component
+from ..design.components import Component, Factor
 from ..design.fixed import FixedPart
 from ..design.summed import CLOSE, DEPENDENT
 from ..evidence.identification import Identification
@@ -69,11 +69,17 @@ def _about_kernel(component: Component, found: Identification, k: int) -> Iterat
             f"{name!r} from zero: its variance is set to 0. Remove one of these random slopes."
         )
     if found.taken_up[k].size:
-        yield Message(
-            f"The fixed features take up {_combinations(component, found.taken_up[k])} of "
-            f"every level of {name!r}: its variance is not identified and is set to 0. Remove "
-            "those features, or that random effect."
-        )
+        taken_up = _combinations(component, found.taken_up[k])
+        if isinstance(component, Factor) and component.n_levels == 1:
+            yield Message(
+                f"Grouping factor {name!r} has a single level so far, whose {taken_up} the fixed "
+                "part takes up: its variance is set to 0 until rows of other levels come."
+            )
+        else:
+            yield Message(
+                f"The fixed features take up {taken_up} of every level of {name!r}: its variance "
+                "is not identified and is set to 0. Remove those features, or that random effect."
+            )
 
 
 def _about_held(component: Component, found: Identification, k: int) -> Iterator[Message]:

@@ -11,7 +11,7 @@ from ..evidence.criterion import deviance
 from ..evidence.freedom import Freedom
 from ..evidence.loop import Iteration, Optimum, Stopping, estimate_variances
 from ..evidence.newton import StandardErrors, gradient_noise, standard_errors
-from ..evidence.restarts import other_starts
+from ..evidence.restarts import MOST_ENTRIES, other_starts
 from ..evidence.solution import Engine, MonteCarlo, PenalizedSolution, Variances
 from .problem import Problem
 
@@ -27,6 +27,36 @@ class MonteCarloErrors:
     variances: StandardErrors
     deviance: float
     n_products: int
+
+
+def estimate(
+    engine: Engine, problem: Problem, report: Callable[[Iteration], None]
+) -> tuple[Optimum, MonteCarloErrors]:
+    """Begin where fewer rows ended, and anew where that does not do or another valley costs little.
+
+    Parameters
+    ----------
+    engine : Engine
+        Solves the equations.
+    problem : Problem
+        What to estimate, and where to begin.
+    report : callable
+        Called with each :class:`Iteration`.
+
+    Returns
+    -------
+    optimum : Optimum
+        The lower one.
+    errors : MonteCarloErrors
+        What the probes leave uncertain.
+    """
+    optimum, errors = estimate_with(engine, problem, report)
+    is_finite = optimum.solution.finite
+    if problem.before and not (is_finite and problem.crossproducts.n_entries > MOST_ENTRIES):
+        anew = estimate_with(engine, replace(problem, before={}), report)
+        if not is_finite or _is_lower(anew[0], optimum):
+            return anew
+    return optimum, errors
 
 
 def estimate_with(
@@ -133,10 +163,13 @@ def _best_of_restarts(
     found = optimum.solution.variances
     for other in other_starts(height, problem.crossproducts, freedom, problem.start, found):
         again = run(other)
-        is_better = again.converged and again.deviance < optimum.deviance - ANOTHER_VALLEY
-        if is_better and not again.zero_residual:
+        if _is_lower(again, optimum) and not again.zero_residual:
             optimum = again
     return optimum
+
+
+def _is_lower(one: Optimum, other: Optimum) -> bool:
+    return one.converged and one.deviance < other.deviance - ANOTHER_VALLEY
 
 
 def _largest_ratio(errors: StandardErrors, of: StandardErrors) -> float:

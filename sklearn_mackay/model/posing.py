@@ -221,7 +221,9 @@ def lay_out_blocks(
     )
 
 
-def pose(internal: Internal, options: Options, notes: Sequence[Message] = ()) -> Posed:
+def pose(
+    internal: Internal, options: Options, notes: Sequence[Message] = (), *, so_far: bool = False
+) -> Posed:
     """Find what Gram blocks tell, and refuse what they cannot.
 
     Parameters
@@ -232,6 +234,8 @@ def pose(internal: Internal, options: Options, notes: Sequence[Message] = ()) ->
         What to estimate.
     notes : sequence of Message
         What the user should know beside.
+    so_far : bool
+        Whether rows are to come that may bring other levels.
 
     Returns
     -------
@@ -240,11 +244,12 @@ def pose(internal: Internal, options: Options, notes: Sequence[Message] = ()) ->
     Raises
     ------
     ValueError
-        For a factor with one level beside an intercept, or two with the same levels.
+        For a factor with one level beside an intercept, or two with the same levels, but not of
+        the rows so far.
     """
     crossproducts = internal.crossproducts
     active = [component for component in internal.components if component.has_term]
-    about_factors = _check_factors(internal, options)
+    about_factors = _check_factors(internal, options, so_far=so_far)
     with one_blas_thread(n_entries=crossproducts.n_entries):
         identification = identify(
             crossproducts,
@@ -300,16 +305,22 @@ def resume(posed: Posed, variances: Mapping[str, Any], *, has_outputs: bool) -> 
     return replace(posed, problems=problems)
 
 
-def _check_factors(internal: Internal, options: Options) -> list[Message]:
-    """Refuse factors with one level or with the same levels, and say which have two."""
+def _check_factors(internal: Internal, options: Options, *, so_far: bool) -> list[Message]:
+    """Say which factors have two levels; refuse one level, and factors with the same.
+
+    Of these the rows so far do not tell all variances, which is said of each.
+    """
     terms, cross = internal.crossproducts.terms, internal.crossproducts.cross
     factors = [component.name for component in internal.components if not component.is_feature]
     notes = []
     for k, name in enumerate(factors):
-        if name not in options.held:
+        n_levels = terms[k].n_levels
+        if name not in options.held and not (so_far and n_levels == 1):
             notes += check_levels(
-                name, terms[k].n_levels, internal.n_rows, fit_intercept=options.fit_intercept
+                name, n_levels, internal.n_rows, fit_intercept=options.fit_intercept
             )
+    if so_far:
+        return notes
     for k, l in combinations(range(len(factors)), 2):
         if len(cross[k][l].row_levels) == terms[k].n_levels == terms[l].n_levels:
             refuse_twins(factors[k], factors[l])

@@ -93,7 +93,7 @@ def pose_scans(source: Source, statistics: Statistics, options: Options) -> Pose
     return pose(internal, options)
 
 
-def pose_sums(statistics: Statistics, options: Options) -> Posed:
+def pose_sums(statistics: Statistics, options: Options, *, so_far: bool = False) -> Posed:
     """Pose what sums tell whose rows are gone, with a note where they lost digits.
 
     Parameters
@@ -102,6 +102,8 @@ def pose_sums(statistics: Statistics, options: Options) -> Posed:
         Sums.
     options : Options
         Parameters, read.
+    so_far : bool
+        Whether rows are to come that may bring other levels.
 
     Returns
     -------
@@ -110,12 +112,11 @@ def pose_sums(statistics: Statistics, options: Options) -> Posed:
     Raises
     ------
     ValueError
-        For too few rows, values whose squares are no numbers, a factor with one level beside an
-        intercept, or two with the same levels.
+        For too few rows or values whose squares are no numbers; as `pose`.
     """
     require_enough(statistics)
     internal = lay_out_blocks(statistics.sums, statistics.of.roles.factors, options)
-    return pose(internal, options, about_digits(internal.shares, statistics.of))
+    return pose(internal, options, about_digits(internal.shares, statistics.of), so_far=so_far)
 
 
 def _needed(roles: ColumnRoles) -> list[int]:

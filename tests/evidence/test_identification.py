@@ -488,7 +488,7 @@ def test_the_lowest_of_several_valleys_is_found(seed):
 def test_other_starts_are_for_few_levels_that_say_little():
     rng = np.random.default_rng(0)
 
-    def starts(columns, codes, **arguments):
+    def starts(columns, codes, found=None, **arguments):
         problem = problem_of(columns, codes, **{"diagonal": False, **arguments})
         (S,) = (np.eye(problem.terms[0].n_coefficients),)
         variances = Variances(1.0, (S,))
@@ -498,18 +498,23 @@ def test_other_starts_are_for_few_levels_that_say_little():
             problem.crossproducts(),
             freedom,
             variances,
-            variances,
+            found or variances,
         )
 
     assert starts(WITHIN[:, None], LEVELS) == []
     assert starts(np.zeros((18, 0)), LEVELS) == []
+    singular = Variances(1.0, (np.diag([1.0, 0.0]),))
+    found = starts(WITHIN[:, None], LEVELS, found=singular)
+    assert [np.trace(variances.Sigma[0]) for variances in found] == [20.0, 200.0]
     many = np.repeat(np.arange(150), 2)
+    assert starts(rng.normal(size=300)[:, None], many, found=singular) == []
     assert starts(rng.normal(size=150)[many][:, None], many) == []
     for diagonal in (False, True):
         found = starts(THREE[:, None], LEVELS, diagonal=diagonal)
         traces = [np.trace(variances.Sigma[0]) for variances in found]
-        assert len(found) == 5
-        assert traces == sorted(traces)
+        assert traces[:2] == [20.0, 200.0]
+        assert len(traces[2:]) == 5
+        assert traces[2:] == sorted(traces[2:])
         for variances in found:
             assert np.all(np.linalg.eigvalsh(variances.Sigma[0]) >= -RANK)
             assert not diagonal or variances.Sigma[0][0, 1] == 0.0

@@ -229,6 +229,37 @@ DAYS = [dt.datetime(2020, 1, day) for day in (1, 2, 3)]
 ZONED = [day.replace(tzinfo=dt.timezone.utc) for day in DAYS]
 LAPSES = [dt.timedelta(hours=hours) for hours in (1, 2, 3)]
 
+FAR = np.array(["9999-12-31", "1500-01-01"], dtype="M8[D]")  # beyond the years of nanoseconds
+NEAR = np.array(["2020-01-01T06", "1816-03-29T05:56:08.066277376"], dtype="M8[ns]")
+
+
+def test_times_beyond_a_unit_are_no_others():
+    learned, _ = learn_grouping("g", [NEAR])
+    assert_array_equal(encode(learned, [FAR]), [-1, -1])
+    learned, codes = learn_grouping("g", [objects(*FAR, NEAR[0], FAR[0].item())])
+    assert_array_equal(learned.labels, np.array([FAR[1], NEAR[0], FAR[0]], dtype="M8[us]"))
+    assert_array_equal(codes, [2, 0, 1, 2])
+    learned, codes = learn_grouping("g", [objects(*FAR, *NEAR)])
+    assert learned.n_levels == 4
+    assert_array_equal(codes, [3, 0, 2, 1])
+    assert_array_equal(encode(learned, [NEAR]), [2, 1])
+    assert_array_equal(encode(learned, [FAR.astype("M8[us]")]), [3, 0])
+
+
+@pytest.mark.parametrize("zoned", [False, True])
+def test_times_of_parts_in_other_units(zoned):
+    far, near = (in_utc(times) if zoned else times for times in (FAR, NEAR[:1]))
+    for parts in ([near, far], [far, near]):
+        union = unite(*(learn_grouping("g", [part])[0] for part in parts))
+        expected = np.array([FAR[1], NEAR[0], FAR[0]], dtype="M8[us]")
+        assert_array_equal(union.grouping.labels, expected)
+        assert_array_equal(encode(union.grouping, [far]), [2, 0])
+        assert_array_equal(encode(union.grouping, [near]), [1])
+    parts = [learn_grouping("g", [part])[0] for part in (far, in_utc(NEAR) if zoned else NEAR)]
+    with pytest.raises(ValueError, match="'g' has times of type .* round them to microseconds"):
+        unite(*parts)
+
+
 # Each entry lists columns whose labels are equal, row by row.
 EQUAL = {
     "times without a time zone": {
