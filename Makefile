@@ -15,10 +15,11 @@ INSTALLED_TYPES := $(VENV)/.installed-types
 
 PEERS := .venv-peers
 INTEROP := .venv-interop
+ENGINES := .venv-engines
 MINIMUM := .venv-minimum
 SDIST := build/sdist
 
-.PHONY: help demo test test-fast test-minimum test-sdist test-interop coverage docs agreement format lint types check clean
+.PHONY: help demo test test-fast test-minimum test-sdist test-interop test-engines coverage docs agreement format lint types check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,7 +52,14 @@ test-sdist: $(INSTALLED_TEST)  ## build the sdist, the wheel from it, and run th
 test-interop: $(INTEROP)/.created  ## test what other libraries do with fits and tables: skops, mlflow, shap, DuckDB ...
 	$(INTEROP)/bin/python -m pytest -m 'not slow' tests/test_interop.py tests/test_selectors.py \
 		tests/frames tests/model/test_export.py tests/display/test_tables_of_fits.py $(PYTEST_ARGS)
-	$(INTEROP)/bin/python -m pytest tests/test_rows_in_parts.py $(PYTEST_ARGS)
+	$(INTEROP)/bin/python -m pytest tests/test_rows_in_parts.py -k "not dask and not ibis" $(PYTEST_ARGS)
+
+# Spark runs on a JVM, version 17 or 21.
+test-engines: $(ENGINES)/.created  ## fit rows that live in Dask, Spark, Ibis, and score them there; needs Java 17
+	@java -version 2>&1 | grep -qE 'version "(17|21)' || \
+		{ echo "test-engines needs a Java runtime of version 17 or 21 (java -version), for Spark."; exit 1; }
+	$(ENGINES)/bin/python -m pytest tests/test_engines.py $(PYTEST_ARGS)
+	$(ENGINES)/bin/python -m pytest tests/test_rows_in_parts.py -k "dask or ibis or spark" $(PYTEST_ARGS)
 
 coverage: $(INSTALLED_TEST)  ## run the tests and list lines and branches of the package they miss
 	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
@@ -97,6 +105,12 @@ $(INTEROP)/.created: setup.cfg pyproject.toml
 	$(PYTHON) -m venv --clear $(INTEROP)
 	$(INTEROP)/bin/python -m pip install --quiet --quiet --disable-pip-version-check \
 		--editable '.[interop]'
+	@touch $@
+
+$(ENGINES)/.created: setup.cfg pyproject.toml
+	$(PYTHON) -m venv --clear $(ENGINES)
+	$(ENGINES)/bin/python -m pip install --quiet --quiet --disable-pip-version-check \
+		--editable '.[engines]'
 	@touch $@
 
 # A minimum is the version that a requirement of setup.cfg names. On Python 3.10 to 3.12: the oldest

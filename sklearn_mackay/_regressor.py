@@ -85,6 +85,7 @@ from .model.messages import about_fit, why_not_kept
 from .model.posing import Posed, pose_columns, resume
 from .model.prediction import NewRows, Predictor
 from .model.scans import pose_scans, pose_sums, read_statistics
+from .model.scoring import predict_rows
 from .model.state import attributes_of, of_this_version, with_version
 from .model.statistics import Description, Statistics, join, require_equal, require_sums
 
@@ -380,7 +381,8 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         X : data frame, array-like or sparse matrix of shape (n_samples, n_features)
             Fixed features, slopes and, named by the parameter `groups`, grouping columns. Or a
             source of such rows that is read piece by piece and never held: a lazy frame of Polars,
-            a relation of DuckDB, a dataset of pyarrow, any Arrow stream.
+            a relation of DuckDB, a dataset of pyarrow, any Arrow stream. Or a data frame of Spark
+            or Dask or a table of Ibis, whose engine sums the rows.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Response; several share the columns of X, each has variances of its own. Beside a lazy
             X the name of its column, or a list of names.
@@ -721,6 +723,75 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         {'fixed': [251.41, 261.87], 'Subject': [40.78, 40.78]}
         """
         return self._predictor.parts(self._read_rows(X, groups, None))
+
+    def predict_frame(
+        self, X: object, *, name: str = "prediction", effects: Effects | None = None
+    ) -> Any:
+        """Add a column of predictions to rows that stay where they live.
+
+        The engine joins the rows with the effects of their levels and computes ``X beta + Z b``.
+
+        Parameters
+        ----------
+        X : lazy frame of Polars, Dask, Spark or Ibis, or relation of DuckDB
+            Rows with the columns that `fit` saw, found by name, and any others.
+        name : str, default="prediction"
+            Of the new column; with several outputs "prediction0", "prediction1" and so on.
+        effects : {"conditional", "population"} or list of str, default=None
+            As in `predict`.
+
+        Returns
+        -------
+        lazy frame of the same kind
+            The columns of X and the new one. Null or NaN where a feature is; rows may have another
+            order.
+
+        Raises
+        ------
+        TypeError
+            For rows in memory.
+        ValueError
+            Where columns are missing or `name` is taken; for a model that was fitted without names
+            of columns, or on labels given as `groups`; for labels that are refused.
+
+        Warns
+        -----
+        UserWarning
+            For labels of a kind or spelling that `fit` never saw.
+
+        Examples
+        --------
+        >>> import polars as pl
+        >>> from sklearn_mackay import MacKayMixedRegressor
+        >>> from sklearn_mackay.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(as_frame=True, return_X_y=True)
+        >>> model = MacKayMixedRegressor(groups="Subject").fit(X, y)
+        >>> rows = pl.LazyFrame({"day": [1, 2], "Subject": ["308", None], "Days": [0, 1]})
+        >>> model.predict_frame(rows).collect()["prediction"].round(2).to_list()
+        [292.19, 261.87]
+        """
+        check_is_fitted(self)
+        chosen = choose_factors(self.effects if effects is None else effects, self.groups_)
+        if self._roles.has_array_factors and chosen:
+            raise ValueError(
+                "`predict_frame` takes labels from columns of X, but this model was fitted with "
+                "`groups` given to `fit`: name grouping columns, or set effects='population'."
+            )
+        if not hasattr(self, "feature_names_in_"):
+            raise ValueError(
+                "`predict_frame` finds columns by name, but this model was fitted on an array: fit "
+                "it on a data frame."
+            )
+        frame, messages = predict_rows(
+            self._predictor,
+            X,
+            list(self.feature_names_in_),
+            chosen,
+            name=name,
+            refuse_unseen=self.unknown_groups == "error",
+        )
+        say(messages)
+        return frame
 
     def sample_y(
         self, X: object, n_samples: int = 1, random_state: Any = 0, *, groups: object = None

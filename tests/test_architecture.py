@@ -25,7 +25,7 @@ ROOMS = {
     "frames": {"_arrays", "_messages", "covariances"},
     "covariances": {"_arrays"},
     "design": {"_arrays", "_messages", "covariances", "frames"},
-    "gram": {"_arrays", "covariances", "design"},
+    "gram": {"_arrays", "covariances", "design", "frames"},
     "evidence": {"_arrays", "covariances", "gram"},
     "kernels": {"_arrays", "_machine", "covariances", "evidence", "gram"},
     "model": {
@@ -72,7 +72,9 @@ MODULES = {
         "making": {"grouping"},
         "options": {"roles"},
         "roles": {"tables"},
-        "streams": {"tables"},
+        "queries": {"grouping", "roles", "tables"},
+        "scoring": {"grouping", "queries", "tables"},
+        "streams": {"queries", "tables"},
         "tables": {"grouping"},
     },
     "covariances": {"structures": {"matrices"}},
@@ -87,6 +89,7 @@ MODULES = {
     },
     "gram": {
         "columns": {"crossproducts"},
+        "from_frames": {"crossproducts", "pairs", "sums"},
         "from_rows": {"columns", "crossproducts", "pairs", "sums"},
         "layout": {"crossproducts"},
         "pairs": {"crossproducts"},
@@ -122,6 +125,7 @@ MODULES = {
         "posing": {"problem"},
         "prediction": {"fitted"},
         "scans": {"messages", "posing", "statistics"},
+        "scoring": {"prediction"},
         "state": {"estimates", "export", "fitted", "problem", "statistics"},
     },
     "inference": {

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from reference_data import load_reference
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sources import REREADABLE, SOURCES, source_of
+from sources import ENGINES, REREADABLE, SOURCES, source_of
 
 from sklearn_mackay import MacKayMixedRegressor
 from sklearn_mackay.datasets import make_ratings
@@ -139,7 +139,7 @@ def test_sources_of_the_reference_data(tmp_path, kind, name):
     assert_same_fit(actual, fit(model, frame))
 
 
-@pytest.mark.parametrize("kind", ["polars", "parquet", "reader"])
+@pytest.mark.parametrize("kind", ["polars", "parquet", "reader", *ENGINES])
 def test_several_outputs_of_a_source(rng, tmp_path, kind):
     frame = table(rng).drop("w").with_columns(v=pl.col("y") ** 2)
     model = MacKayMixedRegressor(**CROSSED, **TIGHT)
@@ -266,7 +266,7 @@ HARD_COLUMNS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["polars", "parquet"])
+@pytest.mark.parametrize("kind", ["polars", "parquet", *ENGINES])
 @pytest.mark.parametrize("name", HARD_COLUMNS)
 @pytest.mark.parametrize("model", ["crossed", "slopes", "no intercept", "ridge"])
 def test_a_source_is_read_again_where_sums_lose_digits(
@@ -513,7 +513,7 @@ def test_several_outputs_are_updated(rng):
     assert_same_fit(actual, clone(model).fit(X, Y), UPDATED)
 
 
-@pytest.mark.parametrize("kind", ["polars", "reader"])
+@pytest.mark.parametrize("kind", ["polars", "reader", *ENGINES])
 def test_a_source_and_rows_in_memory_follow_each_other(rng, tmp_path, kind):
     frame = table(rng).drop("w")
     model = MacKayMixedRegressor(**SLOPES, **TIGHT)
@@ -901,7 +901,7 @@ def test_what_is_sent_between_processes_holds_no_rows(rng):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["polars", "parquet", "duckdb", "reader"])
+@pytest.mark.parametrize("kind", ["polars", "parquet", "duckdb", "reader", *ENGINES])
 def test_insteval_of_every_source(tmp_path, kind):
     reference = load_reference("insteval")
     frame = frame_of(reference)
@@ -913,7 +913,7 @@ def test_insteval_of_every_source(tmp_path, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["polars", "parquet", "duckdb", "reader"])
+@pytest.mark.parametrize("kind", ["polars", "parquet", "duckdb", "reader", *ENGINES])
 def test_many_groups_with_slopes_of_every_source(rng, tmp_path, kind):
     g = np.repeat(np.arange(125_000), 4)
     x = rng.normal(size=len(g))
@@ -925,7 +925,7 @@ def test_many_groups_with_slopes_of_every_source(rng, tmp_path, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["polars", "parquet", "duckdb", "reader"])
+@pytest.mark.parametrize("kind", ["polars", "parquet", "duckdb", "reader", *ENGINES])
 def test_a_million_crossed_rows_of_every_source(tmp_path, kind):
     X, y = make_ratings(1_000_000, 50_000, 10_000, random_state=1, as_frame=True)
     frame = pl.from_pandas(X).with_columns(y=y.to_numpy())

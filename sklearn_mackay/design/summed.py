@@ -54,9 +54,6 @@ def first_coordinates(
 ) -> Coordinates:
     """The mean of some rows as a pivot, of a constant column its value.
 
-    Slopes that a fit does not centre stay as they are unless they are far from zero: what is zero
-    in a level is then no rounding there.
-
     Parameters
     ----------
     X : ndarray of shape (n, p)
@@ -81,14 +78,21 @@ def first_coordinates(
         return np.where(np.min(piece, axis=0) == np.max(piece, axis=0), piece[0], mean)
 
     def of_slopes(factor: FactorRows) -> Array:
-        mean = center(factor.slopes)
-        if is_centered(factor.intercept, factor.structure):
-            return mean
-        far = np.abs(mean) > FAR * np.std(factor.slopes[:PIVOT_ROWS], axis=0)
-        return np.where(far, mean, 0.0)
+        sd = np.std(factor.slopes[:PIVOT_ROWS], axis=0)
+        is_moved = is_centered(factor.intercept, factor.structure)
+        return slope_pivot(center(factor.slopes), sd, is_centered=is_moved)
 
     shift = np.concatenate([center(X), center(y)])
     return Coordinates(shift, None, tuple(of_slopes(factor) for factor in factors))
+
+
+def slope_pivot(mean: Array, sd: Array, *, is_centered: bool) -> Array:
+    """What is subtracted from slopes.
+
+    Those that a fit does not centre stay as they are unless they are far from zero: what is zero in
+    a level is then no rounding there.
+    """
+    return mean if is_centered else np.where(np.abs(mean) > FAR * sd, mean, 0.0)
 
 
 class Moments(NamedTuple):

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import narwhals as nw
 import numpy as np
 
 from .._arrays import Array
+from .queries import (
+    EXTRAS,
+    Query,
+    in_sql,
+    lazy_rows,
+    name_key,
+    refuse_repeated,
+    require_pyarrow,
+    safely_named,
+)
 from .tables import (
     Header,
     Rows,
@@ -29,9 +38,9 @@ from .tables import (
 PIECE = 2**18  # rows of a table: many beside their levels, few beside a memory
 MANY = 500  # batches that wait to be a table of so many rows
 
-# Tables of these have an Arrow stream that is made of all their rows at once, or none.
-_COLLECTED = ("dask", "ibis", "pyspark", "sqlframe")
-_EXTRAS = "pip install 'sklearn_mackay[{}]'"
+# Their rows stay where they are. An Arrow stream of these is made of all rows at once, or none.
+ENGINES = ("dask", "ibis", "pyspark")
+_COLLECTED = ("sqlframe",)
 
 
 @dataclass(frozen=True)
@@ -53,18 +62,29 @@ class Source:
     tables: Callable[[Sequence[int]], Iterator[Rows]]
 
 
+class _Names(NamedTuple):
+    """Names of columns; those with one `key` are one name to their library."""
+
+    names: tuple[str, ...]
+    key: Callable[[str], str]
+    library: Literal["polars", "pyarrow"]
+
+
+class _Named(NamedTuple):
+    """Columns that the user named."""
+
+    responses: tuple[str, ...]
+    weight: tuple[str, ...]
+    has_outputs: bool
+
+
 @dataclass(frozen=True)
 class _Stream:
-    """A source of data frames of a library, with the columns of X, y and weights.
+    """A source of data frames, with the columns of X, y and weights."""
 
-    Names with one `key` are one name to the source.
-    """
-
-    library: Literal["polars", "pyarrow"]
-    names: tuple[str, ...]
+    columns: _Names
     is_rereadable: bool
     frames: Callable[[list[str]], Iterator[nw.DataFrame[Any]]]
-    key: Callable[[str], str] = str
 
 
 def is_lazy(X: object) -> bool:
@@ -78,11 +98,13 @@ def is_lazy(X: object) -> bool:
     Returns
     -------
     bool
-        True for a lazy frame of Polars, a relation of DuckDB, a dataset of pyarrow, and whatever
-        else has an Arrow stream but is no table in memory.
+        True for a lazy frame of Polars, Dask, Spark or Ibis, a relation of DuckDB, a dataset of
+        pyarrow, and whatever else has an Arrow stream but is no table in memory.
     """
     native = nw.to_native(X, pass_through=True)
     library = library_of(native)
+    if library in ENGINES:
+        return lazy_rows(native) is not None
     if is_in_memory(native) or library in _COLLECTED:
         return False
     is_frame = library == "polars" and type(native).__name__ == "LazyFrame"
@@ -112,7 +134,7 @@ def refuse_groups(groups: object) -> None:
 
 def open_source(
     estimator: Any, X: object, y: object, sample_weight: object, *, reset: bool
-) -> Source:
+) -> Source | Query:
     """Find the columns of a source, and set or check the estimator's names of them.
 
     Parameters
@@ -130,8 +152,8 @@ def open_source(
 
     Returns
     -------
-    Source
-        Of rows in memory a source of one table.
+    Source or Query
+        Of rows in memory a source of one table; a query where the engine is to sum its rows.
 
     Raises
     ------
@@ -145,39 +167,30 @@ def open_source(
     if not is_lazy(X):
         rows = read_rows(estimator, X, y, sample_weight, reset=reset)
         return Source(rows.table.header, False, lambda _: iter([rows]))
-    what = f"a {type(X).__name__}, whose rows have no order"
-    several = isinstance(y, (list, tuple)) and all(isinstance(name, str) for name in y)
-    if not isinstance(y, str) and not (several and y):
-        raise TypeError(f"X is {what}: give `y` as the name of its column.")
-    if sample_weight is not None and not isinstance(sample_weight, str):
-        raise TypeError(f"X is {what}: give `sample_weight` as the name of its column.")
-    responses: tuple[str, ...] = (y,) if isinstance(y, str) else tuple(y)  # type: ignore[arg-type]
-    weight = (sample_weight,) if isinstance(sample_weight, str) else ()
-    stream = _open(nw.to_native(X, pass_through=True))
-    _refuse_repeated(stream)
-    for parameter, names in (("y", responses), ("sample_weight", weight)):
-        missing = [name for name in names if name not in stream.names]
-        if missing:
-            raise ValueError(
-                f"`{parameter}` names {quoted(missing)}, which X does not have: its columns are "
-                f"{quoted(stream.names)}."
-            )
-    features = tuple(name for name in stream.names if name not in (*responses, *weight))
-    if not features:
-        raise ValueError("X has no column beside those of `y` and `sample_weight`: 0 feature(s).")
-    header = Header(features, len(features))
-    without_rows = nw.from_dict(dict.fromkeys(features, []), backend=stream.library)
-    check_names(estimator, without_rows.to_native(), header, reset=reset)
+    named = _name_columns(X, y, sample_weight)
+    native = nw.to_native(X, pass_through=True)
+    frame = lazy_rows(native) if library_of(native) in ENGINES else None
+    if frame is not None:
+        require_pyarrow(native)
+        names = tuple(frame.collect_schema().names())
+        header = _read_header(
+            estimator, _Names(names, name_key(library_of(native)), "pyarrow"), named, reset=reset
+        )
+        weight = named.weight[0] if named.weight else None
+        frame, called = safely_named(frame)
+        return Query(header, frame, called, named.responses, weight, named.has_outputs)
+    stream = _open(native)
+    header = _read_header(estimator, stream.columns, named, reset=reset)
 
     def tables(columns: Sequence[int]) -> Iterator[Rows]:
-        wanted = [features[column] for column in columns]
-        needed = list(dict.fromkeys([*wanted, *responses, *weight]))
+        wanted = [header.name(column) for column in columns]
+        needed = list(dict.fromkeys([*wanted, *named.responses, *named.weight]))
         first = 0
         for frame in _pieces(stream.frames(needed)):
             span = first, first + len(frame) - 1
             first += len(frame)
             try:
-                y, weights = _numbers(estimator, frame, responses, weight, squeeze=not several)
+                y, weights = _numbers(estimator, frame, named)
             except ValueError as error:
                 raise_of_rows(error, span)
             yield Rows(Table(header, frame), y, weights, span)
@@ -188,30 +201,47 @@ def open_source(
     return Source(header, stream.is_rereadable, tables)
 
 
-def _refuse_repeated(stream: _Stream) -> None:
-    """Refuse names of several columns, which for a database may differ in case."""
-    called = Counter(stream.key(name) for name in stream.names)
-    repeated = [name for name in stream.names if called[stream.key(name)] > 1]
-    if repeated:
-        names = dict.fromkeys(repeated)
-        alike = ", in which its library sees no difference" * (len(names) > 1)
-        raise ValueError(f"X has several columns called {quoted(names)}{alike}: rename them.")
+def _name_columns(X: object, y: object, sample_weight: object) -> _Named:
+    """Refuse what is no name."""
+    what = f"a {type(X).__name__}, whose rows have no order"
+    several = isinstance(y, (list, tuple)) and all(isinstance(name, str) for name in y)
+    if not isinstance(y, str) and not (several and y):
+        raise TypeError(f"X is {what}: give `y` as the name of its column.")
+    if sample_weight is not None and not isinstance(sample_weight, str):
+        raise TypeError(f"X is {what}: give `sample_weight` as the name of its column.")
+    responses: tuple[str, ...] = (y,) if isinstance(y, str) else tuple(y)  # type: ignore[arg-type]
+    weight = (sample_weight,) if isinstance(sample_weight, str) else ()
+    return _Named(responses, weight, several)
 
 
-def _numbers(
-    estimator: Any,
-    frame: nw.DataFrame[Any],
-    responses: tuple[str, ...],
-    weight: tuple[str, ...],
-    *,
-    squeeze: bool,
-) -> tuple[Array, Array]:
+def _read_header(estimator: Any, columns: _Names, named: _Named, *, reset: bool) -> Header:
+    """Names of the features, which the estimator learns or is to know."""
+    refuse_repeated(columns.names, columns.key)
+    names = columns.names
+    for parameter, of in (("y", named.responses), ("sample_weight", named.weight)):
+        missing = [name for name in of if name not in names]
+        if missing:
+            raise ValueError(
+                f"`{parameter}` names {quoted(missing)}, which X does not have: its columns are "
+                f"{quoted(names)}."
+            )
+    features = tuple(name for name in names if name not in (*named.responses, *named.weight))
+    if not features:
+        raise ValueError("X has no column beside those of `y` and `sample_weight`: 0 feature(s).")
+    header = Header(features, len(features))
+    without_rows = nw.from_dict(dict.fromkeys(features, []), backend=columns.library)
+    check_names(estimator, without_rows.to_native(), header, reset=reset)
+    return header
+
+
+def _numbers(estimator: Any, frame: nw.DataFrame[Any], named: _Named) -> tuple[Array, Array]:
     """Responses and weights of some rows, checked as those in memory are."""
-    of_y = [frame.get_column(name).to_numpy() for name in responses]
-    y = read_target(estimator, of_y[0] if squeeze else np.column_stack(of_y), len(frame))
-    if not weight:
+    of_y = [frame.get_column(name).to_numpy() for name in named.responses]
+    y = np.column_stack(of_y) if named.has_outputs else of_y[0]
+    y = read_target(estimator, y, len(frame))
+    if not named.weight:
         return y, np.ones(len(frame))
-    given = frame.get_column(weight[0]).to_numpy()
+    given = frame.get_column(named.weight[0]).to_numpy()
     # Rows without weight are an error only where there are no others.
     weights = read_weights(given, len(frame)) if np.any(given != 0) else np.zeros(len(frame))
     return y, weights
@@ -249,13 +279,8 @@ def _open(native: Any) -> _Stream:
     library = library_of(native)
     if library == "polars":
         return _open_polars(native)
-    try:
-        import pyarrow
-    except ImportError as error:
-        extra = _EXTRAS.format("duckdb" if library == "duckdb" else "arrow")
-        raise ImportError(
-            f"Reading rows of a {type(native).__name__} piece by piece needs pyarrow: {extra}."
-        ) from error
+    require_pyarrow(native)
+    import pyarrow
 
     def frames(batches: Iterable[Any], names: list[str]) -> Iterator[nw.DataFrame[Any]]:
         for batch in batches:
@@ -267,23 +292,20 @@ def _open(native: Any) -> _Stream:
 
     if library == "duckdb":
         return _Stream(
-            "pyarrow",
-            tuple(native.columns),
+            _Names(tuple(native.columns), name_key(library), "pyarrow"),
             True,
-            lambda names: frames(reader(native.project(_in_sql(names))), names),
-            key=str.casefold,
+            lambda names: frames(reader(native.project(", ".join(map(in_sql, names)))), names),
         )
     if _is_dataset(native):
         once = type(native).__name__ == "InMemoryDataset"  # which may be made of a reader
         return _Stream(
-            "pyarrow",
-            tuple(native.schema.names),
+            _Names(tuple(native.schema.names), str, "pyarrow"),
             not once,
             lambda names: frames(native.to_batches(columns=names), names),
         )
     batches = reader(native)
-    names = tuple(batches.schema.names)
-    return _Stream("pyarrow", names, False, lambda names: frames(batches, names))
+    columns = _Names(tuple(batches.schema.names), str, "pyarrow")
+    return _Stream(columns, False, lambda names: frames(batches, names))
 
 
 def _open_polars(native: Any) -> _Stream:
@@ -292,7 +314,7 @@ def _open_polars(native: Any) -> _Stream:
     if not hasattr(native, "collect_batches"):
         raise TypeError(
             "This version of polars does not collect a LazyFrame in batches: "
-            f"{_EXTRAS.format('polars')}, or give `X.collect()`."
+            f"{EXTRAS.format('polars')}, or give `X.collect()`."
         )
 
     def frames(names: list[str]) -> Iterator[nw.DataFrame[Any]]:
@@ -300,11 +322,8 @@ def _open_polars(native: Any) -> _Stream:
         batches = columns.collect_batches(maintain_order=False)
         return (nw.from_native(batch, eager_only=True) for batch in batches)
 
-    return _Stream("polars", tuple(native.collect_schema().names()), True, frames)
-
-
-def _in_sql(names: Iterable[str]) -> str:
-    return ", ".join('"' + name.replace('"', '""') + '"' for name in names)
+    columns = _Names(tuple(native.collect_schema().names()), str, "polars")
+    return _Stream(columns, True, frames)
 
 
 def _is_dataset(native: Any) -> bool:

@@ -113,7 +113,7 @@ class Predictor:
         factors, labels = {}, {}
         found, said = self._labels(table, groups, chosen)
         for factor, grouping, columns in found:
-            codes, message = _encode(grouping, columns, refuse_unseen=refuse_unseen)
+            codes, message = encode_labels(grouping, columns, refuse_unseen=refuse_unseen)
             factors[factor.name] = LevelRows(codes, coefficient_columns(table, factor))
             labels[factor.name] = columns
             said += [message] if message else []
@@ -265,10 +265,31 @@ WITHOUT_GROUPS = Message(
 )
 
 
-def _encode(
+def encode_labels(
     grouping: Grouping, labels: Sequence[Labels], *, refuse_unseen: bool
 ) -> tuple[NDArray[np.integer[Any]], Message | None]:
-    """Codes of labels, and what the user should know of them."""
+    """Codes of labels, and what the user should know of them.
+
+    Parameters
+    ----------
+    grouping : Grouping
+        Levels of a factor.
+    labels : sequence of ndarray of shape (n,)
+        Column by column.
+    refuse_unseen : bool
+        Whether labels that `fit` never saw are an error.
+
+    Returns
+    -------
+    codes : ndarray of shape (n,)
+        -1 for a label that is missing or that `fit` never saw.
+    message : Message or None
+
+    Raises
+    ------
+    ValueError
+        For labels that are refused.
+    """
     codes = encode(grouping, labels)
     rounded = rounding(grouping.name, _not_rounded_in_fit(grouping, labels))
     differs = unlike(grouping, codes, labels)

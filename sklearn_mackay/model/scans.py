@@ -7,25 +7,26 @@ import numpy as np
 from ..design.summed import Coordinates, Moments, sharper
 from ..design.terms import is_centered
 from ..frames.options import Options
+from ..frames.queries import Query
 from ..frames.roles import ColumnRoles
 from ..frames.streams import Source
 from ..frames.tables import quoted
 from ..gram.sums import Sums
 from .messages import about_digits
 from .posing import Posed, lay_out_blocks, pose
-from .statistics import Statistics, join, require_enough, sum_parts
+from .statistics import Statistics, join, require_enough, sum_parts, sum_query
 
 MOST_SCANS = 3
 
 
 def read_statistics(
-    source: Source, roles: ColumnRoles, options: Options, before: Statistics | None = None
+    source: Source | Query, roles: ColumnRoles, options: Options, before: Statistics | None = None
 ) -> Statistics:
     """Sum the rows of a source.
 
     Parameters
     ----------
-    source : Source
+    source : Source or Query
         Of rows.
     roles : ColumnRoles
         What their columns are for.
@@ -49,16 +50,16 @@ def read_statistics(
             f"Feature blocks ({quoted(roles.blocks)}) need all rows in memory: rows of a lazy X "
             "are summed by level."
         )
-    statistics = sum_parts(source.tables(_needed(roles)), roles, options)
+    statistics = _sum(source, roles, options)
     return statistics if before is None else join(before, statistics)
 
 
-def pose_scans(source: Source, statistics: Statistics, options: Options) -> Posed:
+def pose_scans(source: Source | Query, statistics: Statistics, options: Options) -> Posed:
     """Pose what a source tells, and read it again, if that can be, where its sums lost digits.
 
     Parameters
     ----------
-    source : Source
+    source : Source or Query
         Of the rows.
     statistics : Statistics
         Their sums.
@@ -83,7 +84,7 @@ def pose_scans(source: Source, statistics: Statistics, options: Options) -> Pose
         if internal.keeps_digits:
             break
         coordinates = _sharper(sums, known, roles, options)
-        sums = sum_parts(source.tables(_needed(roles)), roles, options, coordinates).sums
+        sums = _sum(source, roles, options, coordinates).sums
         if sums.n_rows != statistics.sums.n_rows:
             raise ValueError(
                 f"X had {statistics.sums.n_rows} rows when it was read first and {sums.n_rows} "
@@ -117,6 +118,18 @@ def pose_sums(statistics: Statistics, options: Options, *, so_far: bool = False)
     require_enough(statistics)
     internal = lay_out_blocks(statistics.sums, statistics.of.roles.factors, options)
     return pose(internal, options, about_digits(internal.shares, statistics.of), so_far=so_far)
+
+
+def _sum(
+    source: Source | Query,
+    roles: ColumnRoles,
+    options: Options,
+    coordinates: Coordinates | None = None,
+) -> Statistics:
+    """Have rows come, or send the sums to them."""
+    if isinstance(source, Query):
+        return sum_query(source, roles, options, coordinates)
+    return sum_parts(source.tables(_needed(roles)), roles, options, coordinates)
 
 
 def _needed(roles: ColumnRoles) -> list[int]:

@@ -17,8 +17,10 @@ from ..design.design import gather
 from ..design.summed import RANGE, Coordinates, in_range
 from ..frames.grouping import Grouping, unite
 from ..frames.options import Options
+from ..frames.queries import Query
 from ..frames.roles import ColumnRoles
 from ..frames.tables import Header, Rows, quoted, raise_of_rows
+from ..gram.from_frames import sum_groups
 from ..gram.from_rows import sum_columns
 from ..gram.pairs import Levels
 from ..gram.sums import Sums, add
@@ -159,6 +161,32 @@ def sum_parts(
     while len(totals) > 1:
         _join_last(totals)
     return totals[0][1]
+
+
+def sum_query(
+    query: Query, roles: ColumnRoles, options: Options, coordinates: Coordinates | None = None
+) -> Statistics:
+    """Sum rows where they are.
+
+    Parameters
+    ----------
+    query : Query
+        Rows.
+    roles, options, coordinates
+        As in `sum_rows`.
+
+    Returns
+    -------
+    Statistics
+
+    Raises
+    ------
+    ValueError
+        As `sum_groups`.
+    """
+    sums, groupings = sum_groups(query, roles, options, coordinates)
+    of = Description(query.header, roles, groupings, options.frequency, query.has_outputs)
+    return Statistics(of, sums)
 
 
 def _join_last(totals: list[tuple[int, Statistics]]) -> None:
