@@ -261,6 +261,19 @@ def test_an_engine_adds_to_other_parts(rng, tmp_path, engine):
     assert merged._statistics.sums.n_rows == len(frame)
 
 
+def test_random_rows_are_refused(rng, tmp_path):
+    from sources import spark_session
+
+    source = spark_session().range(5000).selectExpr("id % 9 AS g", "id * 1.0 AS x", "id AS y")
+    # A filter that draws anew in each query.
+    sometimes = pytest.importorskip("pyspark.sql.functions").udf(
+        lambda value: __import__("random").random() < 0.5, "boolean"
+    )
+    drawn = source.filter(sometimes.asNondeterministic()("x"))
+    with pytest.raises(ValueError, match="X had rows of total weight .* in another: write them"):
+        MacKayMixedRegressor(groups="g").fit(drawn, y="y")
+
+
 # Predictions.
 
 

@@ -60,13 +60,14 @@ class Counted(NamedTuple):
     ----------
     n_rows : int
         Their number.
-    sum_log_weights : float
-        ``sum log w``.
+    sum_weights, sum_log_weights : float
+        ``sum w`` and ``sum log w``.
     lowest, highest, mean, sd : dict of str to float
         Of each number column.
     """
 
     n_rows: int
+    sum_weights: float
     sum_log_weights: float
     lowest: dict[str, float]
     highest: dict[str, float]
@@ -308,6 +309,7 @@ def count_rows(frame: LazyRows, query: Query, roles: ColumnRoles) -> tuple[LazyR
             *(nw.col(c).mean().alias(f"{c}mean") for c in numbers),
             *(nw.col(c).std(ddof=0).alias(f"{c}std") for c in numbers),
             *_missing(counted, roles),
+            nw.col(WEIGHT).sum().alias("weight"),
             nw.col(WEIGHT).log().sum().alias("log"),
         )
     )
@@ -320,7 +322,8 @@ def count_rows(frame: LazyRows, query: Query, roles: ColumnRoles) -> tuple[LazyR
     lowest, highest, mean, sd = (
         {c: float(told[f"{c}{what}"]) for c in numbers} for what in ("min", "max", "mean", "std")
     )
-    return counted, Counted(n_rows, float(told["log"]), lowest, highest, mean, sd)
+    of_weights = float(told["weight"]), float(told["log"])
+    return counted, Counted(n_rows, *of_weights, lowest, highest, mean, sd)
 
 
 def _missing(frame: LazyRows, roles: ColumnRoles) -> list[nw.Expr]:

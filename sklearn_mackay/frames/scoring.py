@@ -124,7 +124,7 @@ def add_labels(frame: LazyRows, columns: Sequence[str], k: int) -> tuple[LazyRow
 
 def distinct(frame: LazyRows, names: list[str]) -> Keys:
     """Distinct labels, or combinations of these, collected."""
-    found = collected(frame.select(*names).unique())
+    found = collected(frame.group_by(*names).agg(nw.len().alias("n")).select(*names))
     table = Table(Header(tuple(found.columns), found.shape[1]), found)
     return Keys(names, found, [table.labels(i) for i in range(len(names))])
 

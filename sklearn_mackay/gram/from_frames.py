@@ -30,6 +30,8 @@ from .crossproducts import CrossGram, CrossProducts, TermGram
 from .pairs import pair_keys, table_of
 from .sums import Sums
 
+ANOTHER_ORDER = 1e-9  # relative difference of sums of the same weights
+
 
 @dataclass(frozen=True)
 class _Leveled:
@@ -71,7 +73,7 @@ def sum_groups(
     Raises
     ------
     ValueError
-        As `select_rows` and `count_rows`.
+        As `select_rows` and `count_rows`; for a query that gives other rows each time.
     """
     frame, counted = count_rows(select_rows(query, roles), query, roles)
     fixed = [*map(number, roles.fixed), *map(response, range(len(query.responses)))]
@@ -113,6 +115,9 @@ def sum_groups(
         }
         for k in range(len(leveled))
     }
+    weights = [FWF[0, 0], *(np.sum(term.own[0, 0]) for term in terms)]
+    weights += [np.sum(table.blocks[0, 0]) for row in cross.values() for table in row.values()]
+    _require_one_table(counted.sum_weights, weights)
     sums = Sums(
         products=CrossProducts(
             terms=tuple(terms),
@@ -129,6 +134,16 @@ def sum_groups(
         n_outputs=len(query.responses),
     )
     return sums, tuple(groupings)
+
+
+def _require_one_table(first: float, others: Sequence[float]) -> None:
+    """Refuse rows that were others in another query."""
+    for other in others:
+        if abs(other - first) > ANOTHER_ORDER * first:
+            raise ValueError(
+                f"X had rows of total weight {first:g} in one query and {other:g} in another: "
+                "write them to a table or a file."
+            )
 
 
 def _largest(counted: Counted, names: Sequence[str]) -> Array:
