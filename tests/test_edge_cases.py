@@ -454,6 +454,7 @@ def test_small_units_of_y_are_no_zero_variance(rng):
     assert_allclose(found, fixed_estimates(expected), rtol=ROUNDING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slope", [False, True], ids=["intercept", "slope"])
 @pytest.mark.parametrize("method", ["reml", "ml"])
 def test_groups_without_meaning_are_no_singular_matrix(method, slope):

@@ -266,9 +266,15 @@ HARD_COLUMNS = {
 }
 
 
+OTHER_MODELS = ["crossed", "no intercept", "ridge"]
+
+
 @pytest.mark.parametrize("kind", ["polars", "parquet", *ENGINES])
 @pytest.mark.parametrize("name", HARD_COLUMNS)
-@pytest.mark.parametrize("model", ["crossed", "slopes", "no intercept", "ridge"])
+@pytest.mark.parametrize(
+    "model",
+    ["slopes", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHER_MODELS)],
+)
 def test_a_source_is_read_again_where_sums_lose_digits(
     rng, tmp_path, monkeypatch, kind, name, model
 ):
@@ -373,7 +379,7 @@ def assert_same_sums(actual, expected):
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("k", [2, 6])
+@pytest.mark.parametrize("k", [2, pytest.param(6, marks=pytest.mark.slow)])
 def test_parts_one_after_the_other_are_the_fit_of_all_rows(rng, name, k):
     frame = table(rng)
     model = MacKayMixedRegressor(**MODELS[name], **TIGHT)
@@ -422,7 +428,9 @@ def rows_unlike(first, seed, n=30):
 
 
 # Of the first 1,200 seeds these had parts end higher than all rows did.
-@pytest.mark.parametrize("seed", [1133, *range(12)])
+@pytest.mark.parametrize(
+    "seed", [1133, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(12))]
+)
 @pytest.mark.filterwarnings("ignore:Grouping factor")
 def test_parts_and_all_rows_end_in_one_valley(seed):
     X, y = rows_unlike(15, seed)
@@ -523,7 +531,13 @@ def test_a_source_and_rows_in_memory_follow_each_other(rng, tmp_path, kind):
     assert_same_fit(actual, fit(model, frame), UPDATED)
 
 
-@pytest.mark.parametrize("name", ["slopes", "diagonal", "no random intercept", "interaction"])
+UNLIKE = ["diagonal", "no random intercept", "interaction"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["slopes", *(pytest.param(name, marks=pytest.mark.slow) for name in UNLIKE)],
+)
 def test_parts_merge_in_any_order(rng, name):
     frame = table(rng, n=1000)
     model = MacKayMixedRegressor(**MODELS[name], **TIGHT)
@@ -698,6 +712,7 @@ def test_fits_that_do_not_merge(rng):
         model.merge(renamed)
 
 
+@pytest.mark.slow
 def test_sums_are_kept_beside_the_covariance_or_after_partial_fit(rng):
     frame = table(rng)
     more = rows(frame[300:])

@@ -371,6 +371,7 @@ def test_grid_search_over_a_pipeline(data):
     assert search.best_score_ > 0.8
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(data):
     X, y = data
     cv = KFold(3, shuffle=True, random_state=0)

@@ -308,6 +308,7 @@ def test_levels_with_too_few_rows_have_no_unpooled_estimate(crossed, coefficient
     display.figure_.canvas.draw()
 
 
+@pytest.mark.slow
 def test_outliers_leave_the_rest_visible(crossed):
     model, X, y = crossed
     display = RandomEffectsDisplay.from_estimator(model, "a", kind="shrinkage", X=X, y=y)
@@ -641,6 +642,7 @@ def test_profile_without_a_point():
     display.figure_.canvas.draw()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["zeta", "deviance"])
 def test_profiles_in_small_axes(kind):
     figure, axes = plt.subplots(1, 3, figsize=(7, 2), layout="constrained")
@@ -669,6 +671,7 @@ def test_profile_of_the_sleep_study(model, parameter, kind):
     assert_readable(display.ax_)
 
 
+@pytest.mark.slow
 def test_profile_of_a_singular_fit(singular):
     display = VarianceProfileDisplay.from_estimator(singular, "sd(x0: intercept)", n_points=5)
     assert display.estimate == 0.0

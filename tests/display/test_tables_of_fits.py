@@ -183,6 +183,7 @@ def test_a_missing_library_is_named(sleep, name, monkeypatch):
 # Records.
 
 
+@pytest.mark.slow
 def test_records_have_their_fields_as_columns(sleep, backend):
     model, X, y = sleep
     tests = model.fixed_effects()

@@ -145,6 +145,7 @@ def test_never_worse_than_many_starts_of_a_quasi_newton_method(name, reml):
         assert_allclose(fit.deviance, Dense(problem, fit.solution.variances, reml).deviance)
 
 
+@pytest.mark.slow
 @by_criterion
 @by_structure
 def test_result_is_stationary_inside_and_uphill_at_the_boundary(name, reml):

@@ -656,6 +656,7 @@ def sloped(tau: float, seed: int, L: int = 6) -> tuple[pd.DataFrame, np.ndarray]
     return pd.DataFrame({"x": x, "g": g}), y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 7])
 def test_a_correlation_keeps_its_bootstrap_where_some_resamples_have_none(seed):
     X, y = sloped(0.3, seed)
@@ -735,6 +736,7 @@ def test_bootstrap_of_six_groups_covers_what_the_documentation_says(ratio):
 UNIT_RTOL = 1e-7  # two fits of the same numbers up to rounding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [1e-140, 1e-100, 1e-80, 1e80, 1e140])
 @pytest.mark.parametrize("slopes", [[], ["x"]], ids=["intercepts", "slopes"])
 def test_what_is_derived_does_not_depend_on_the_unit_of_y(data, slopes, unit):
@@ -962,6 +964,7 @@ def test_a_residual_variance_of_zero_with_a_finite_likelihood_has_intervals(rng)
     assert np.all(np.isfinite(wald["sd(g: x)"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [1e-150, 1e147])
 def test_a_profile_does_not_depend_on_the_unit_of_y(unit):
     reference = load_reference("sleepstudy")

@@ -177,6 +177,7 @@ def test_slopes_at_zero_do_not_depend_on_how_many_rows_one_stands_for(rng, rows,
         assert_solves(solve(variances), Dense(problem, variances, True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["3 crossed, 2 coefficients", "chain of 3", "nested and crossed"])
 def test_order_of_terms_does_not_matter(rng, name):
     problem = random_problem(rng, **STRUCTURES[name])
@@ -235,6 +236,7 @@ def test_henderson_equations(rng, name, reml):
     assert_close(solution.eWe, problem.weights @ residual**2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [0, 1, 2, 10])
 def test_trace_of_the_hat_matrix(rng, p):
     problem = random_problem(rng, p=p, weighted=True, **STRUCTURES["nested and crossed"])
@@ -449,6 +451,7 @@ def test_variances_that_are_not_finite_are_reported_not_raised(rng, bad, prepare
     assert not solve(Variances(sigma2, (first, np.diag([1.0, bad])))).finite
 
 
+@pytest.mark.slow
 @by_criterion
 @pytest.mark.parametrize("name", ["3 crossed, 2 coefficients", "chain of 2 and 2 crossed"])
 def test_several_chunks_equal_one(rng, monkeypatch, name, reml):

@@ -127,6 +127,7 @@ def test_traces_are_the_mean_of_their_samples(rng, tight):
         assert np.all(np.trace(fine) < 0.3 * np.trace(coarse))
 
 
+@pytest.mark.slow
 def test_more_probes_are_added_to_those_there(rng, tight):
     problem = random_problem(rng, n=900, levels=(40, 25))
     together, in_turn = (iterative_engine(problem.crossproducts(), n_probes=c) for c in (12, 4))
@@ -271,6 +272,7 @@ def test_a_chain_of_levels_converges(rng):
         assert abs(difference) <= 0.3 * std
 
 
+@pytest.mark.slow
 def test_disconnected_levels_converge(rng):
     # Four worlds that share no level.
     n = 8_000
@@ -370,6 +372,7 @@ def test_quadrature_is_exact_after_as_many_products_as_unknowns(rng):
     )
 
 
+@pytest.mark.slow
 def test_large_blocks_side_by_side_agree_with_the_exact_engine(rng, monkeypatch):
     X = rng.normal(size=(300, 60))
     y = X[:, :40] @ rng.normal(size=40) + 0.3 * X[:, 40:] @ rng.normal(size=20)

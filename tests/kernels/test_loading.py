@@ -71,6 +71,7 @@ def test_all_is_passed_on_if_loading_fails(capfd):
     assert capfd.readouterr().err.encode() == NOISE + ANOTHERS
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_meanwhile_says_where():
     code = (
         "import os\n"
@@ -106,6 +107,7 @@ def pipe_that_nobody_reads():
     return writer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("standard_error", [read_only, pipe_that_nobody_reads])
 def test_what_cannot_be_passed_on_is_no_error_of_the_fit(standard_error):
     code = (
