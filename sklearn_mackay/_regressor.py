@@ -85,7 +85,7 @@ from .model.messages import about_fit, why_not_kept
 from .model.posing import Posed, pose_columns, resume
 from .model.prediction import NewRows, Predictor
 from .model.scans import pose_scans, pose_sums, read_statistics
-from .model.scoring import predict_rows
+from .model.scoring import predict_rows, require_names
 from .model.state import attributes_of, of_this_version, with_version
 from .model.statistics import Description, Statistics, join, require_equal, require_sums
 
@@ -772,23 +772,10 @@ class MacKayMixedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         chosen = choose_factors(self.effects if effects is None else effects, self.groups_)
-        if self._roles.has_array_factors and chosen:
-            raise ValueError(
-                "`predict_frame` takes labels from columns of X, but this model was fitted with "
-                "`groups` given to `fit`: name grouping columns, or set effects='population'."
-            )
-        if not hasattr(self, "feature_names_in_"):
-            raise ValueError(
-                "`predict_frame` finds columns by name, but this model was fitted on an array: fit "
-                "it on a data frame."
-            )
+        columns = require_names(getattr(self, "feature_names_in_", None), self._roles, chosen)
+        strict = self.unknown_groups == "error"
         frame, messages = predict_rows(
-            self._predictor,
-            X,
-            list(self.feature_names_in_),
-            chosen,
-            name=name,
-            refuse_unseen=self.unknown_groups == "error",
+            self._predictor, X, columns, chosen, name=name, refuse_unseen=strict
         )
         say(messages)
         return frame

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from operator import add
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import narwhals as nw
 
@@ -28,18 +28,15 @@ from .tables import Header, Table, library_of, quoted
 PREFIX = "_mackay_"  # of columns that are added for a while
 
 
-class LinearSum(NamedTuple):
-    """Terms of a prediction.
+# A column or a number, and the column that it multiplies, None for one.
+Product: TypeAlias = tuple[str | float, str | None]
 
-    Attributes
-    ----------
-    constant : float
-    products : list of (str or float, str or None)
-        A column or a number, and the column that it multiplies, None for one.
-    """
+
+class LinearSum(NamedTuple):
+    """A constant and products."""
 
     constant: float
-    products: list[tuple[str | float, str | None]]
+    products: Sequence[Product]
 
 
 class Keys(NamedTuple):

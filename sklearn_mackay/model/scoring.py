@@ -8,9 +8,53 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._messages import Message
-from ..frames.roles import FactorColumns
-from ..frames.scoring import LinearSum, add_labels, add_sums, distinct, join_effects, open_rows
+from ..frames.roles import ColumnRoles, FactorColumns
+from ..frames.scoring import (
+    LinearSum,
+    Product,
+    add_labels,
+    add_sums,
+    distinct,
+    join_effects,
+    open_rows,
+)
 from .prediction import Predictor, encode_labels
+
+
+def require_names(
+    names: Sequence[str] | None, roles: ColumnRoles, chosen: Sequence[str]
+) -> list[str]:
+    """Refuse a model whose columns cannot be found by name.
+
+    Parameters
+    ----------
+    names : sequence of str or None
+        Of the columns of the fit.
+    roles : ColumnRoles
+        What they are for.
+    chosen : sequence of str
+        Factors whose effects are added.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    ValueError
+        Where `fit` was given an array or, for effects of these, labels beside X.
+    """
+    if roles.has_array_factors and chosen:
+        raise ValueError(
+            "`predict_frame` takes labels from columns of X, but this model was fitted with "
+            "`groups` given to `fit`: name grouping columns, or set effects='population'."
+        )
+    if names is None:
+        raise ValueError(
+            "`predict_frame` finds columns by name, but this model was fitted on an array: fit "
+            "it on a data frame."
+        )
+    return list(names)
 
 
 def predict_rows(
@@ -68,10 +112,7 @@ def predict_rows(
     slopes = [c for *_, of in factors for c in of.times if c is not None]
     frame, called = open_rows(X, labels, [*features, *slopes], names)
     times = [called[feature] for feature in features]
-    sums = [
-        LinearSum(constant, list(zip(of_output, times, strict=True)))
-        for constant, of_output in zip(intercept, coef.tolist(), strict=True)
-    ]
+    products: list[list[Product]] = [list(zip(of, times, strict=True)) for of in coef.tolist()]
     said = []
     for k, (factor, grouping, of_factor) in enumerate(factors):
         frame, of_keys = add_labels(frame, [called[c] for c in of_factor.labels], k)
@@ -81,9 +122,13 @@ def predict_rows(
         effects = predictor.random_effects[factor]
         frame, added = join_effects(frame, keys, codes, effects if has_outputs else effects[None])
         slopes_of = [c if c is None else called[c] for c in of_factor.times]
-        for total, of_output in zip(sums, added, strict=True):
-            total.products.extend(zip(of_output, slopes_of, strict=True))
-    return add_sums(frame, called, dict(zip(names, sums, strict=True))), said
+        for of_output, new in zip(products, added, strict=True):
+            of_output += zip(new, slopes_of, strict=True)
+    sums = {
+        output: LinearSum(constant, of_output)
+        for output, constant, of_output in zip(names, intercept, products, strict=True)
+    }
+    return add_sums(frame, called, sums), said
 
 
 class _Columns(NamedTuple):
