@@ -113,12 +113,12 @@ $(ENGINES)/.created: setup.cfg pyproject.toml
 		--editable '.[engines]'
 	@touch $@
 
-# A minimum is the version that a requirement of setup.cfg names. On Python 3.10 to 3.12: the oldest
-# TensorFlow has wheels for no later one.
+# A minimum is the version that a requirement of setup.cfg names, the first if several do. On Python
+# 3.10 to 3.12: the oldest TensorFlow has wheels for no later one.
 $(MINIMUM)/.created: setup.cfg pyproject.toml
 	$(PYTHON) -m venv --clear $(MINIMUM)
 	sed -nE 's/^    ([a-z0-9_-]+)(\[[a-z]+\])?>=([0-9.]+).*$$/\1==\3/p' setup.cfg \
-		> $(MINIMUM)/constraints.txt
+		| awk -F = '!seen[$$1]++' > $(MINIMUM)/constraints.txt
 	$(MINIMUM)/bin/python -m pip install --quiet --quiet --disable-pip-version-check \
 		--constraint $(MINIMUM)/constraints.txt --editable '.[test,polars,duckdb,arrow]'
 	@touch $@
