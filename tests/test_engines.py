@@ -357,6 +357,16 @@ def test_what_cannot_be_predicted_is_told(rng, tmp_path, engine):
     assert {w.filename for w in said if w.category is UserWarning} == {__file__}
 
 
+def test_a_frame_of_narwhals_stays_one(rng):
+    narwhals = pytest.importorskip("narwhals")
+    frame = table(rng)
+    model = model_of().fit(narwhals.from_native(frame.lazy()), y="y")
+    scored = model.predict_frame(narwhals.from_native(frame.lazy()))
+    assert isinstance(scored, narwhals.LazyFrame)
+    expected = model.predict(frame.drop("y").sort("x"))
+    assert_close(scored.collect().sort("x")["prediction"].to_numpy(), expected, PREDICTED)
+
+
 def test_models_without_names_are_refused(rng):
     frame = table(rng)
     lazy = frame.lazy()

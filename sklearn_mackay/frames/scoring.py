@@ -191,7 +191,12 @@ def _beside(frame: LazyRows, table: nw.DataFrame[Any]) -> LazyRows:
     return as_lazy_rows(beside)
 
 
-def add_sums(frame: LazyRows, called: Mapping[str, str], sums: Mapping[str, LinearSum]) -> Any:
+def as_given(X: object, frame: LazyRows) -> Any:
+    """A frame as the user gave X: in narwhals, or as its own library has it."""
+    return frame if isinstance(X, nw.LazyFrame) else frame.to_native()
+
+
+def add_sums(frame: LazyRows, called: Mapping[str, str], sums: Mapping[str, LinearSum]) -> LazyRows:
     """Add columns ``constant + sum_i a_i x_i`` to the user's, and leave out all others.
 
     Parameters
@@ -205,7 +210,7 @@ def add_sums(frame: LazyRows, called: Mapping[str, str], sums: Mapping[str, Line
 
     Returns
     -------
-    lazy frame of the user's library
+    narwhals.LazyFrame
     """
 
     def product(coefficient: str | float, column: str | None) -> nw.Expr:
@@ -219,4 +224,4 @@ def add_sums(frame: LazyRows, called: Mapping[str, str], sums: Mapping[str, Line
 
     columns = (nw.col(column).alias(user) for user, column in called.items())
     added = (total(of).alias(name) for name, of in sums.items())
-    return frame.select(*columns, *added).to_native()
+    return frame.select(*columns, *added)

@@ -14,6 +14,7 @@ from ..frames.scoring import (
     Product,
     add_labels,
     add_sums,
+    as_given,
     distinct,
     join_effects,
     open_rows,
@@ -128,7 +129,7 @@ def predict_rows(
         output: LinearSum(constant, of_output)
         for output, constant, of_output in zip(names, intercept, products, strict=True)
     }
-    return add_sums(frame, called, sums), said
+    return as_given(X, add_sums(frame, called, sums)), said
 
 
 class _Columns(NamedTuple):
