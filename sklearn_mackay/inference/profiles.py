@@ -29,6 +29,7 @@ Prepare = Callable[[CrossProducts], Solve]
 
 LEAST_RESIDUAL = 1e-4  # of the standard deviation of y: stands for zero, where nothing divides
 OFF_ZERO = 0.1  # of its unit: where a standard deviation of zero starts to look for a better place
+FROZEN = 1e-6  # of its unit: less than the standard error of any number of rows is rounding
 ROUNDING = 1e-15  # of the deviance: a search ends there
 SLOPE = 1e-8  # of the deviance, in scaled coordinates: the same
 MOST_STEPS = 1000  # of a search
@@ -236,7 +237,7 @@ def variance_zeta(model: FittedModel, solve: Solve, parameter: Parameter) -> Zet
     others = np.delete(np.arange(len(curve.estimate)), j)
     unit = move_sizes(coordinates, curve.estimate)
     std = np.sqrt(np.diag(curve.covariance))
-    scale = np.where((std > 0) & (std < unit), std, unit)[others]
+    scale = np.where((std > FROZEN * unit) & (std < unit), std, unit)[others]
     is_sd = np.ones(len(curve.estimate), dtype=bool)
     for place in coordinates.places:
         is_sd[place.angles] = False
