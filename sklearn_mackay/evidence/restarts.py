@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .._arrays import Array
+from ..covariances.matrices import null_directions
 from ..covariances.structures import Structure
 from ..gram.crossproducts import CrossProducts, TermGram
 from .freedom import Freedom
@@ -89,8 +90,7 @@ def other_starts(
 
 def _is_singular(Sigma: Array, basis: Array) -> bool:
     """Whether some direction that may vary does not."""
-    within = basis.T @ Sigma @ basis
-    return bool(np.linalg.matrix_rank(within, hermitian=True) < len(within))
+    return null_directions(basis.T @ Sigma @ basis).size > 0
 
 
 def _is_vague(term: TermGram, basis: Array) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from itertools import islice, repeat
 from numbers import Number
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,15 +107,20 @@ def learn_grouping(name: str, columns: Sequence[Labels]) -> tuple[Grouping, Code
     column_codes = _column_codes(column_levels, columns)
     missing = np.min(column_codes, axis=0) < 0
     if missing.any():
-        raise ValueError(
-            f"Grouping factor {name!r} has missing labels (None or NaN) in "
-            f"{np.count_nonzero(missing)} of {missing.size} rows: drop or label these rows."
-        )
+        refuse_missing(name, int(np.count_nonzero(missing)), missing.size)
     if len(columns) == 1:
         return Grouping(name, column_levels, None), column_codes[0]
     ids = np.ravel_multi_index(column_codes, _shape(column_levels))
     combinations, codes = np.unique(ids, return_inverse=True)
     return Grouping(name, column_levels, combinations), codes
+
+
+def refuse_missing(name: str, n_missing: int, n_rows: int) -> NoReturn:
+    """Say in how many rows a factor has no label."""
+    raise ValueError(
+        f"Grouping factor {name!r} has missing labels (None or NaN) in {n_missing} of {n_rows} "
+        "rows: drop or label these rows."
+    )
 
 
 class Union(NamedTuple):

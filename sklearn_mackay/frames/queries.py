@@ -7,16 +7,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from operator import mul, or_
+from operator import add, mul, or_
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import narwhals as nw
 import numpy as np
 
 from .._arrays import Array
-from .grouping import Labels
+from .grouping import Labels, refuse_missing
 from .roles import ColumnRoles
-from .tables import Header, Table, library_of, quoted
+from .tables import Header, frame_table, library_of, quoted
 
 LazyRows: TypeAlias = nw.LazyFrame[Any]
 
@@ -315,10 +315,7 @@ def count_rows(frame: LazyRows, query: Query, roles: ColumnRoles) -> tuple[LazyR
     )
     for k, factor in enumerate(roles.factors):
         if told[f"missing{k}"]:
-            raise ValueError(
-                f"Grouping factor {factor.name!r} has missing labels (None or NaN) in "
-                f"{int(told[f'missing{k}'])} of {n_rows} rows: drop or label these rows."
-            )
+            refuse_missing(factor.name, int(told[f"missing{k}"]), n_rows)
     lowest, highest, mean, sd = (
         {c: float(told[f"{c}{what}"]) for c in numbers} for what in ("min", "max", "mean", "std")
     )
@@ -377,7 +374,7 @@ def combined(
             for c, s, b in zip(old, shift, by, strict=True)
             if b != 0
         ]
-        return reduce(lambda a, b: a + b, terms) if terms else nw.col(old[0]) * 0.0
+        return reduce(add, terms) if terms else nw.col(old[0]) * 0.0
 
     return frame.with_columns(
         *(combination(old, shift, by).alias(new) for new, old, shift, by in columns)
@@ -415,7 +412,7 @@ def sum_products(
     sums = [nw.col(name).sum() for name in names]
     grouped = columns.group_by(*keys).agg(*sums) if keys else columns.select(*sums)
     table = collected(grouped)
-    by_name = Table(Header(tuple(table.columns), table.shape[1]), table)
+    by_name = frame_table(table)
     return Groups(
         [by_name.labels(by_name.header.positions[key]) for key in keys],
         np.array([table.get_column(name).to_numpy() for name in names]),

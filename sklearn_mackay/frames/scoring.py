@@ -23,7 +23,7 @@ from .queries import (
     require_pyarrow,
     safely_named,
 )
-from .tables import Header, Table, library_of, quoted
+from .tables import frame_table, library_of, quoted
 
 PREFIX = "_mackay_"  # of columns that are added for a while
 
@@ -122,7 +122,7 @@ def add_labels(frame: LazyRows, columns: Sequence[str], k: int) -> tuple[LazyRow
 def distinct(frame: LazyRows, names: list[str]) -> Keys:
     """Distinct labels, or combinations of these, collected."""
     found = collected(frame.group_by(*names).agg(nw.len().alias("n")).select(*names))
-    table = Table(Header(tuple(found.columns), found.shape[1]), found)
+    table = frame_table(found)
     return Keys(names, found, [table.labels(i) for i in range(len(names))])
 
 

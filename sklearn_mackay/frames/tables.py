@@ -213,7 +213,7 @@ def read_table(estimator: Any, X: object, *, reset: bool) -> Table:
     """
     frame = _read_native(X, "X")
     if isinstance(frame, nw.DataFrame):
-        table = _frame_table(frame)
+        table = frame_table(frame)
         check_names(estimator, X, table.header, reset=reset)
         if 0 in frame.shape:
             check_array(np.empty(frame.shape), estimator=estimator)  # raises scikit-learn's error
@@ -335,7 +335,7 @@ def read_groups(groups: object, n_rows: int) -> tuple[tuple[str, ...], tuple[Lab
     if isinstance(native, nw.Series):
         native = native.to_frame()
     if isinstance(native, nw.DataFrame):
-        table = _frame_table(native)
+        table = frame_table(native)
     else:
         array = _to_array(groups)
         if array.ndim == 1:
@@ -488,7 +488,8 @@ def _read_native(values: object, name: str) -> Any:
     return native
 
 
-def _frame_table(frame: nw.DataFrame[Any]) -> Table:
+def frame_table(frame: nw.DataFrame[Any]) -> Table:
+    """A data frame as a table."""
     named = all(isinstance(name, str) for name in frame.columns)
     names = tuple(frame.columns) if named else None
     return Table(Header(names, frame.shape[1]), frame)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._arrays import Array, first_of_each
+from .._arrays import Array
 from ..covariances.structures import FULL
 from ..design.summed import Coordinates, slope_pivot
 from ..design.terms import is_centered
@@ -27,7 +27,7 @@ from ..frames.queries import (
 )
 from ..frames.roles import ColumnRoles
 from .crossproducts import CrossGram, CrossProducts, TermGram
-from .pairs import pair_keys, table_of
+from .pairs import pair_keys, sum_pairs
 from .sums import Sums
 
 ANOTHER_ORDER = 1e-9  # relative difference of sums of the same weights
@@ -211,10 +211,5 @@ def _cross(
         for factor, grouping in zip(factors, groupings, strict=True)
     )
     n_columns = groupings[1].n_levels
-    pairs = pair_keys(rows, columns, n_columns)
-    order = np.argsort(pairs, kind="stable")
-    pairs = pairs[order]
-    first = first_of_each(pairs)
-    blocks = np.add.reduceat(found.sums[:, order], first, axis=1)
-    shape = len(k.columns), len(l.columns), len(first)
-    return table_of(pairs[first], n_columns, blocks.reshape(shape))
+    blocks = found.sums.reshape(len(k.columns), len(l.columns), -1)
+    return sum_pairs(pair_keys(rows, columns, n_columns), n_columns, blocks)

@@ -131,13 +131,17 @@ def _cuts(parts: Sequence[_Placed]) -> list[int]:
 
 def _merged(parts: Sequence[_Placed], cut: Sequence[slice]) -> CrossGram:
     both = np.concatenate([part.keys(pairs) for part, pairs in zip(parts, cut, strict=True)])
-    order = np.argsort(both, kind="stable")  # merges what is sorted already
-    both = both[order]
-    first = first_of_each(both)
     found = [part.table.blocks[:, :, pairs] for part, pairs in zip(parts, cut, strict=True)]
-    blocks = np.concatenate(found, axis=2)[:, :, order]
-    n_columns = parts[0].columns.n_levels
-    return table_of(both[first], n_columns, np.add.reduceat(blocks, first, axis=2))
+    return sum_pairs(both, parts[0].columns.n_levels, np.concatenate(found, axis=2))
+
+
+def sum_pairs(pairs: Pairs, n_columns: int, blocks: Array) -> CrossGram:
+    """Table of pairs in any order, of which some may be there several times."""
+    order = np.argsort(pairs, kind="stable")  # merges what is sorted already
+    pairs = pairs[order]
+    first = first_of_each(pairs)
+    summed = np.add.reduceat(blocks[:, :, order], first, axis=2)
+    return table_of(pairs[first], n_columns, summed)
 
 
 def table_of(pairs: Pairs, n_columns: int, blocks: Array) -> CrossGram:
